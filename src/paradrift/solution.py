@@ -1,0 +1,159 @@
+"""The answer: samples, how far each one can be trusted, and what it cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from paradrift.errors import SpecError
+
+
+class Status(enum.Enum):
+    """How one sample ended."""
+
+    CONVERGED = "converged"
+    BUDGET_EXHAUSTED = "budget exhausted"
+    NON_FINITE = "non-finite"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """What a solve cost.
+
+    Args:
+        rounds: Model calls on the critical path: batches that had to wait for the one before.
+        evaluations: Rows evaluated, over all samples and rounds, verification included.
+        nodes: Model evaluations per sample of the sequential sampler.
+        sample_rounds: Rounds until each sample was settled, one per sample.
+        seconds: Wall time of the whole public call, planning, noise and bookkeeping included.
+        model_seconds: Wall time inside the model.
+        noise_seconds: Wall time drawing noise.
+        planning_seconds: Wall time measuring the cost of batched calls.
+        window: Rows of the widest window used, per sample.
+        choice: The planner's decision in words, or how the window was given.
+        predicted_sequential_seconds: What the sequential sampler would take, from measured costs; None if unmeasured.
+    """
+
+    rounds: int
+    evaluations: int
+    nodes: int
+    sample_rounds: tuple[int, ...]
+    seconds: float
+    model_seconds: float
+    noise_seconds: float
+    planning_seconds: float
+    window: int
+    choice: str
+    predicted_sequential_seconds: float | None
+
+    @property
+    def engine_seconds(self) -> float:
+        """Wall time outside the model, the noise and the planner: what the solver itself costs."""
+        return self.seconds - self.model_seconds - self.noise_seconds - self.planning_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What a callback sees after each round.
+
+    Args:
+        index: Round number, from 1.
+        evaluations: Rows evaluated so far.
+        settled: Nodes settled so far, shape (S,).
+        change: Last change of each row in units of the data's standard deviation, rms over elements of x / alpha,
+            shape (S, R); NaN outside the window.
+        preview: The most advanced data prediction of each sample, shape (S, *shape).
+    """
+
+    index: int
+    evaluations: int
+    settled: Tensor
+    change: Tensor
+    preview: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """The result of a solve.
+
+    Args:
+        samples: Shape (S, *shape): the sequential sampler's own answers, within ``error``.
+        status: How each sample ended, one per sample.
+        error: Estimated distance of each sample to the sequential answer, rms over elements in units of sqrt(v0),
+            shape (S,); infinite where unknown.
+        stats: What it cost.
+        certifiable: Whether the accepted path is causal, so that a certificate in nats may be computed.
+        certificate: None for now.
+        trajectory: All rows, shape (S, R, *shape), when they were asked for.
+    """
+
+    samples: Tensor
+    status: tuple[Status, ...]
+    error: Tensor
+    stats: Stats
+    certifiable: bool
+    certificate: None = None
+    trajectory: Tensor | None = None
+
+    @property
+    def converged(self) -> bool:
+        """Whether every sample converged."""
+        return all(status is Status.CONVERGED for status in self.status)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file: tensors, and everything else as JSON metadata.
+
+        Args:
+            path: File to write.
+        """
+        from safetensors.torch import save_file
+
+        tensors = {"samples": self.samples, "error": self.error}
+        if self.trajectory is not None:
+            tensors["trajectory"] = self.trajectory
+        meta = {
+            "status": [status.value for status in self.status],
+            "stats": dataclasses.asdict(self.stats),
+            "certifiable": self.certifiable,
+        }
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, str(path), metadata={"paradrift": json.dumps(meta)})
+
+    @staticmethod
+    def load(path: str | Path) -> Solution:
+        """Read what :meth:`save` wrote.
+
+        Args:
+            path: File to read.
+
+        Returns:
+            The solution, on the host.
+
+        Raises:
+            SpecError: if the file is missing or was not written by :meth:`save`.
+        """
+        from safetensors import safe_open
+
+        if not Path(path).is_file():
+            raise SpecError(f"expected a solution file at {path}, found none: check the path")
+        with safe_open(str(path), framework="pt") as file:
+            meta = json.loads((file.metadata() or {}).get("paradrift", "null"))
+            if meta is None:
+                raise SpecError(f"expected a file written by Solution.save at {path}, found other safetensors")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        stats = meta["stats"] | {"sample_rounds": tuple(meta["stats"]["sample_rounds"])}
+        return Solution(
+            samples=tensors["samples"],
+            status=tuple(Status(value) for value in meta["status"]),
+            error=tensors["error"],
+            stats=Stats(**stats),
+            certifiable=meta["certifiable"],
+            trajectory=tensors.get("trajectory"),
+        )
