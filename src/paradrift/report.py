@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -15,6 +17,8 @@ from torch import Tensor
 
 from paradrift.forms import Array
 from paradrift.solution import Round, Solution
+
+Callback = Callable[[Round], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,7 @@ class Trace:
 
 
 @contextmanager
-def progress(console: Console, name: str, *callbacks: Callable[[Round], None]) -> Iterator[Callable[[Round], None]]:
+def progress(console: Console, name: str, *callbacks: Callback) -> Iterator[Callback]:
     """A live line with settled nodes of all nodes, rounds, and the estimated time left.
 
     Args:
@@ -104,17 +108,22 @@ def progress(console: Console, name: str, *callbacks: Callable[[Round], None]) -
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=None, visible=False, rounds=0)
+    bar = Progress(*columns, console=console)  # started by the first round: an error before it leaves no empty line
+    task = bar.add_task(name, total=None, rounds=0)
 
-        def show(state: Round) -> None:
-            for callback in callbacks:
-                callback(state)
-            samples, rows = state.change.shape
-            done = int(state.settled.sum())
-            bar.update(task, total=samples * (rows - 1), completed=done, rounds=state.index, visible=True)
+    def show(state: Round) -> None:
+        for callback in callbacks:
+            callback(state)
+        samples, rows = state.change.shape
+        bar.update(task, total=samples * (rows - 1), completed=int(state.settled.sum()), rounds=state.index)
+        if not bar.live.is_started:
+            bar.start()
 
+    try:
         yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def table(runs: Sequence[Run]) -> Table:
@@ -126,11 +135,11 @@ def table(runs: Sequence[Run]) -> Table:
     Returns:
         A rich table.
     """
-    result = Table(title=None, header_style="bold")
-    result.add_column("")
-    for name in ("seconds", "rounds", "evaluations", "error, estimated", "error, measured"):
-        result.add_column(name, justify="right")
-    result.add_column("status")
+    result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    result.add_column("", no_wrap=True)
+    for name in ("seconds", "rounds", "evaluations", "error\nestimated", "error\nmeasured"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("status", min_width=10)
     for run in runs:
         stats = run.solution.stats
         result.add_row(
@@ -179,6 +188,33 @@ def verdict(sequential: Solution | None, parallel: Solution) -> str:
     speed = f"{ratio:.1f} times faster" if ratio >= 1 else f"{1 / ratio:.1f} times slower"
     basis = "" if sequential else " than its predicted time"
     return f"{rounds}; {speed}{basis}. Choice: {stats.choice}."
+
+
+def plain(runs: Sequence[Run], settings: Mapping[str, str | int | float]) -> dict[str, object]:
+    """The runs as plain values for JSON.
+
+    Args:
+        runs: What to show.
+        settings: What was asked for.
+
+    Returns:
+        Settings, and per run its statistics, statuses and errors per sample; unknown errors are null.
+    """
+
+    def finite(values: Tensor) -> list[float | None]:
+        return [value if np.isfinite(value) else None for value in values.tolist()]
+
+    entries = [
+        {
+            "name": run.name,
+            "stats": dataclasses.asdict(run.solution.stats),
+            "status": [status.value for status in run.solution.status],
+            "error_estimated": finite(run.solution.error),
+            "error_measured": None if run.distance is None else finite(run.distance),
+        }
+        for run in runs
+    ]
+    return {"settings": dict(settings), "runs": entries}
 
 
 def _largest(values: Tensor) -> str:

@@ -50,10 +50,10 @@ def calibration(path: Path, records: Sequence[Record]) -> None:
 
     def draw(axes: Axes, group: Sequence[Record], colour: str, mark: str, name: str) -> None:
         ordered = sorted(group, key=lambda record: record.tol or 0.0)
-        tols = [record.tol for record in ordered]
+        tols, median, worst = np.array([[r.tol, r.error_median, r.error_worst] for r in ordered], np.float64).T
         style = {"color": colour, "marker": mark, "markersize": 5, "linewidth": 1.4}
-        axes.plot(tols, [record.error_median for record in ordered], label=f"{name}, median", **style)
-        axes.plot(tols, [record.error_worst for record in ordered], label=f"{name}, worst", linestyle="--", **style)
+        axes.plot(tols, median, label=f"{name}, median", **style)
+        axes.plot(tols, worst, label=f"{name}, worst", linestyle="--", markerfacecolor="white", **style)
 
     usable = [record for record in records if record.tol and record.error_median and record.error_worst]
 
@@ -76,6 +76,7 @@ def _panels(
     log_y: bool = False,
 ) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not records:
         raise SpecError("expected records with a measured error (and a tol for calibration), found none")
@@ -97,6 +98,7 @@ def _panels(
         axes.set_yscale("log" if log_y else "linear")
         if not log_y:
             axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.set_title("{}, {}, {} steps".format(*problem), fontsize=10)
         axes.set_xlabel(across, fontsize=9)
@@ -105,6 +107,8 @@ def _panels(
         handles.update(zip(names, found, strict=True))
     for axes in panels.flat[len(problems) :]:
         axes.axis("off")
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=8)  # pyright: ignore[reportArgumentType]
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=8, handlelength=3.5
+    )  # pyright: ignore[reportArgumentType]
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

@@ -19,7 +19,6 @@ from paradrift.errors import SpecError
 Plain = str | int | float | bool | None
 
 
-@functools.cache
 def machine() -> dict[str, Plain]:
     """What the measurement ran on.
 
@@ -126,6 +125,24 @@ class Record:
     versions: Mapping[str, str] = field(default_factory=versions)
     commit: str | None = field(default_factory=commit)
     time: str = field(default_factory=now)
+
+
+def line(record: Record) -> str:
+    """One record for a person to read.
+
+    Args:
+        record: A measurement.
+
+    Returns:
+        Problem, method, rounds, seconds and error in one line.
+    """
+    words = [f"{record.problem}, {record.sampler}, {record.steps} steps, {record.method}:"]
+    words.append(f"{record.rounds_mean:.1f} rounds, {record.seconds:.2f} s")
+    if record.sequential_seconds is not None:
+        words.append(f"(sequential {record.sequential_seconds:.2f} s)")
+    if record.error_median is not None and record.error_worst is not None:
+        words.append(f"error {record.error_median:.1e}, worst {record.error_worst:.1e}")
+    return " ".join(words)
 
 
 def append(path: str | Path, record: Record) -> None:

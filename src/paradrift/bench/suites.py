@@ -1,0 +1,11 @@
+"""The benchmarks by name: each yields records as it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+
+from paradrift.bench.headline import headline
+from paradrift.bench.records import Record
+
+SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType({"headline": headline})

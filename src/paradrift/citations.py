@@ -1,0 +1,65 @@
+"""Sources of the methods, as BibTeX."""
+
+from __future__ import annotations
+
+SOURCES = r"""
+@inproceedings{chen2024accelerating,
+  title     = {Accelerating Diffusion Models with Parallel Sampling: Inference at Sub-Linear Time Complexity},
+  author    = {Chen, Haoxuan and Ren, Yinuo and Ying, Lexing and Rotskoff, Grant M.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {37},
+  year      = {2024},
+  note      = {arXiv:2405.15986. PIADM-SDE and PIADM-ODE: blocks of Picard sweeps.}
+}
+
+@inproceedings{shih2023parallel,
+  title     = {Parallel Sampling of Diffusion Models},
+  author    = {Shih, Andy and Belkhale, Suneel and Ermon, Stefano and Sadigh, Dorsa and Anari, Nima},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {36},
+  year      = {2023},
+  note      = {arXiv:2305.16317. ParaDiGMS: the sliding window.}
+}
+
+@inproceedings{ho2020denoising,
+  title     = {Denoising Diffusion Probabilistic Models},
+  author    = {Ho, Jonathan and Jain, Ajay and Abbeel, Pieter},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {33},
+  year      = {2020},
+  note      = {arXiv:2006.11239. DDPM.}
+}
+
+@inproceedings{song2021denoising,
+  title     = {Denoising Diffusion Implicit Models},
+  author    = {Song, Jiaming and Meng, Chenlin and Ermon, Stefano},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2021},
+  note      = {arXiv:2010.02502. DDIM.}
+}
+
+@inproceedings{karras2022elucidating,
+  title     = {Elucidating the Design Space of Diffusion-Based Generative Models},
+  author    = {Karras, Tero and Aittala, Miika and Aila, Timo and Laine, Samuli},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {35},
+  year      = {2022},
+  note      = {arXiv:2206.00364. EDM: the Heun sampler and its grid.}
+}
+
+@article{lu2022dpmpp,
+  title   = {{DPM-Solver++}: Fast Solver for Guided Sampling of Diffusion Probabilistic Models},
+  author  = {Lu, Cheng and Zhou, Yuhao and Bao, Fan and Chen, Jianfei and Li, Chongxuan and Zhu, Jun},
+  journal = {arXiv preprint arXiv:2211.01095},
+  year    = {2022},
+  note    = {DPM-Solver++ 2M, 3M and SDE-2M.}
+}
+
+@inproceedings{lipman2023flow,
+  title     = {Flow Matching for Generative Modeling},
+  author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023},
+  note      = {arXiv:2210.02747. Flow form.}
+}
+""".strip()
