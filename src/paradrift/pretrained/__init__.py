@@ -1,8 +1,8 @@
 """A small model that comes with the package: handwritten digits, for examples, tests and benchmarks on any machine.
 
 ``digits`` is a diffusers ``DiTTransformer2DModel`` in a diffusers folder: class-conditional, 28 x 28 pixels in one
-channel scaled to [-1, 1], v-prediction on the linear schedule of DDPM, label 10 for no label. Its model card lies beside
-its weights.
+channel scaled to [-1, 1], v-prediction on the linear schedule of DDPM, label 10 for no label. Its model card lies
+beside its weights.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def pretrained(
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     folder = MODELS[name]
-    model: nn.Module = DiTTransformer2DModel.from_pretrained(
+    model = DiTTransformer2DModel.from_pretrained(
         folder, torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
     )
     return from_scheduler(
-        model.to(device).eval(),
+        nn.Module.to(model, device).eval(),
         DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True),
         variance=DIGITS_VARIANCE,
         conditioning={"class_labels": torch.tensor(digits)},

@@ -116,10 +116,9 @@ class Philox:
             key = _words(self.seed)
             stream = samples.to(device)
         else:
-            if len(samples) and samples.device.type == "cpu" and int(samples.max()) >= len(self.seed):
-                raise SpecError(
-                    f"expected one seed for each sample, found {len(self.seed)} for {int(samples.max()) + 1}"
-                )
+            last = int(samples.max()) if len(samples) else -1
+            if last >= len(self.seed):
+                raise SpecError(f"expected one seed for each sample, found {len(self.seed)} for sample {last}")
             words = torch.tensor([_words(seed) for seed in self.seed], device=device)[samples.to(device)]
             key = tuple(word.repeat_interleave(per_sample)[:, None] for word in words.unbind(1))
             stream = torch.zeros_like(samples, device=device)
@@ -242,7 +241,7 @@ def philox(counter: tuple[Tensor, ...], key: tuple[int | Tensor, ...]) -> tuple[
 
 
 def normals(words: tuple[Tensor, ...]) -> Tensor:
-    """Four independent standard normals from four random words; see :mod:`paradrift.philox`.
+    """Four independent standard normals from four random words; see :mod:`paradrift.noise.philox`.
 
     Args:
         words: Four int64 tensors of one shape, entries in [0, 2^32).
