@@ -148,7 +148,9 @@ def sample(
     preset = choices.solver(solver, width=window, tol=tol, blocks=blocks, sweeps=sweeps)
     frame = choices.window(window) if preset is None else None
     _folder(out)
-    denoiser = pd.pretrained(model, labels=classes, guidance=guidance)
+    denoiser = pd.pretrained(
+        model, labels=classes, guidance=None if guidance == 1 else guidance, device=place, dtype=dtype.dtype
+    )
     rule = choices.sampler(sampler)
     shape = (len(classes), 1, 28, 28)
     console = Console(stderr=True)

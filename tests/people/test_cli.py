@@ -20,10 +20,10 @@ def faked(monkeypatch, solved, replayed):
     """The library replaced by a replay, so that only the command line is tested; returns what it was called with."""
     calls = []
 
-    def pretrained(name, labels, guidance):
+    def pretrained(name, labels, guidance, device, dtype):
         if name != "digits":
             raise SpecError(f"expected an embedded model, digits, found {name!r}")
-        return types.SimpleNamespace(labels=labels, guidance=guidance, variance=None)
+        return types.SimpleNamespace(labels=labels, guidance=guidance, dtype=dtype, variance=None)
 
     def sample(denoiser, *, shape, callback, solver, **settings):
         calls.append(types.SimpleNamespace(denoiser=denoiser, shape=shape, solver=solver, **settings))
