@@ -26,7 +26,7 @@ def check(times: ArrayLike) -> Array:
         >>> check([1, 0]).tolist()
         [1.0, 0.0]
     """
-    times = np.array(times, np.float64)
+    times = np.array(np.asarray(times), np.float64)
     if times.ndim != 1 or len(times) < 2:
         raise SpecError(
             f"expected a vector of at least 2 times, found shape {times.shape}: list noise end and data end"
@@ -43,10 +43,10 @@ def check(times: ArrayLike) -> Array:
     return times
 
 
-def count(steps: int, most: int | None = None) -> None:
-    """Refuse a number of steps outside 1 to ``most``."""
-    if steps < 1 or (most is not None and steps > most):
-        bound = "1 or more" if most is None else f"1 to {most}"
+def count(steps: int, least: int = 1, most: int | None = None) -> None:
+    """Refuse a number of steps outside ``least`` to ``most``."""
+    if steps < least or (most is not None and steps > most):
+        bound = f"{least} or more" if most is None else f"{least} to {most}"
         raise SpecError(f"expected {bound} steps, found {steps}: change steps")
 
 
@@ -68,7 +68,7 @@ def custom(schedule: Schedule, times: ArrayLike) -> Array:
         >>> custom(Discrete.linear(1000), [999, 500, 0]).tolist()
         [999.0, 500.0, 0.0, -1.0]
     """
-    times = np.atleast_1d(np.array(times, np.float64))
+    times = np.atleast_1d(np.array(np.asarray(times), np.float64))
     outside = times[~((times <= schedule.first) & (times >= schedule.last))]
     if len(outside):
         raise SpecError(

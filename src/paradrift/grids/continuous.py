@@ -75,7 +75,7 @@ def log_snr(schedule: Schedule, steps: int, first: float | None = None, last: fl
             "give first= and last= inside the schedule"
         )
     jump = last > schedule.last and not np.isfinite(snr(schedule, schedule.last))
-    count(steps - int(jump))
+    count(steps, least=1 + int(jump))
     times = schedule.time(np.linspace(ends[0], ends[1], steps + 1 - int(jump)))
     times[[0, -1]] = first, last
     return check(np.append(times, schedule.last) if jump else times)
@@ -107,7 +107,7 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Array:
     """
     if not rho > 0:
         raise SpecError(f"expected rho > 0, found {rho}: 7 is the usual value")
-    count(steps - 1)
+    count(steps, least=2)
     ladder = log_snr(schedule, steps)
     jump = not np.isfinite(snr(schedule, ladder[-1]))
     levels = np.exp(-snr(schedule, ladder[:-1] if jump else ladder))

@@ -27,7 +27,7 @@ def leading(schedule: Discrete, steps: int, offset: int = 0) -> Array:
         >>> leading(Discrete.linear(1000), 4, offset=1).tolist()
         [751.0, 501.0, 251.0, 1.0, -1.0]
     """
-    count(steps, schedule.steps)
+    count(steps, most=schedule.steps)
     return custom(schedule, (np.arange(steps) * (schedule.steps // steps))[::-1] + offset)
 
 
@@ -48,7 +48,7 @@ def trailing(schedule: Discrete, steps: int) -> Array:
         >>> trailing(Discrete.linear(1000), 4).tolist()
         [999.0, 749.0, 499.0, 249.0, -1.0]
     """
-    count(steps, schedule.steps)
+    count(steps, most=schedule.steps)
     # arange may step once too often when its rounding falls short of 0; the extra entry is not a time
     return custom(schedule, np.round(np.arange(schedule.steps, 0, -schedule.steps / steps))[:steps] - 1)
 
@@ -70,5 +70,5 @@ def linspace(schedule: Discrete, steps: int) -> Array:
         >>> linspace(Discrete.linear(1000), 4).tolist()
         [999.0, 666.0, 333.0, 0.0, -1.0]
     """
-    count(steps, schedule.steps)
+    count(steps, most=schedule.steps)
     return custom(schedule, np.linspace(0, schedule.steps - 1, steps).round()[::-1])
