@@ -36,7 +36,7 @@ check: $(STAMP) ## Format, lint, types, layers, docstrings.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pydoclint --quiet src
 
 format: $(STAMP) ## Rewrite the code in the project's format.

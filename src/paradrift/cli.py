@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Abort:
         return 130
     except typer.TyperException as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)  # pyright: ignore[reportAttributeAccessIssue]
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
         return _complain(message)
     except ParadriftError as error:
         return _complain(str(error))

@@ -12,6 +12,7 @@ from paradrift.bench.records import Record
 from paradrift.errors import SpecError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # safe for colour blindness
@@ -86,7 +87,7 @@ def _panels(
     lines = -(-len(problems) // columns)
     figure = Figure(figsize=(1 + 4.6 * columns, 0.9 + 3.4 * lines), dpi=130, layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False)
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for axes, problem in zip(panels.flat, problems, strict=False):
         if under is not None:
             under(axes)
@@ -109,6 +110,6 @@ def _panels(
         axes.axis("off")
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=2, fontsize=8, handlelength=3.5
-    )  # pyright: ignore[reportArgumentType]
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
