@@ -9,17 +9,13 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks() -> list:
-    found = []
-    for document in DOCUMENTS:
-        texts = re.findall(r"^```python\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-        found += [pytest.param(text, id=f"{document.name}-{index}") for index, text in enumerate(texts, start=1)]
-    return found
-
-
-@pytest.mark.parametrize("text", blocks())
-def test_python_blocks_run(text):
-    exec(compile(text, "<document>", "exec"), {"__name__": "document"})
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_blocks_run_from_top_to_bottom(document):
+    text = document.read_text(encoding="utf-8")
+    names = {"__name__": "document"}
+    for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        before = "\n" * text.count("\n", 0, match.start(1))  # so that a traceback shows the document's own line
+        exec(compile(before + match[1], str(document), "exec"), names)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
