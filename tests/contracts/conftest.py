@@ -28,18 +28,20 @@ def walk(table: Tableau, start: Array, noises: Array, denoise: Callable[[Array, 
     p[nodes], q[nodes] = from_data(table.form, table.alpha[nodes], table.sigma[nodes])
     for row in range(table.rows):
         if row > 0:
-            z[row] = table.a[row, :row] @ z[:row] + table.b[row, :row] @ f[:row] + table.c[row, : row + 1] @ xi[: row + 1]
+            z[row] = (
+                table.a[row, :row] @ z[:row] + table.b[row, :row] @ f[:row] + table.c[row, : row + 1] @ xi[: row + 1]
+            )
         if table.evaluated[row]:
             f[row] = p[row] * z[row] + q[row] * denoise(z[row], table.alpha[row], table.sigma[row])
     return z
 
 
-@pytest.fixture(name="walk")
+@pytest.fixture(name="walk", scope="session")
 def _walk() -> Callable[..., Array]:
     return walk
 
 
-@pytest.fixture(name="denoised")
+@pytest.fixture(name="denoised", scope="session")
 def _denoised() -> Callable[[Array, float, float], Array]:
     return denoised
 

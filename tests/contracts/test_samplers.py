@@ -166,6 +166,7 @@ def test_score_rows_of_the_theory():
         (lambda: DDPM(variance="learned"), "expected variance 'small' or 'large', found 'learned'"),
         (lambda: Exponential(stochasticity=float("nan")), "expected stochasticity in [0, 1], found nan"),
         (lambda: Exponential(form=Form.V), "expected the form SCORE, NOISE, DATA or RESIDUAL, found Form.V"),
+        (lambda: DPMpp3M(curvature=3), "expected curvature 1 (as published) or 2 (third order), found 3"),
         (lambda: Heun(churn=-1.0), "expected churn >= 0"),
         (lambda: Exponential(form=Form.NOISE).tableau(Flow(), [1.0, 0.5]), "found alpha = 0 at t=1.0: start the grid"),
         (lambda: Heun().tableau(Flow(), [1.0, 0.5]), "use FlowHeun or DDIM"),

@@ -22,8 +22,8 @@ class DDPM:
         c^2 = \begin{cases} \sigma_s^2 (1 - r^2) & \text{small} \\ \sigma_t^2 (1 - r^2) & \text{large} \end{cases}
 
     The mean is that of the posterior :math:`q(x_s | x_t, x_0 = D)`, the small variance is the posterior's, the large
-    one is that of the forward step. The data form is exact and finite where :math:`\alpha_t = 0`. The last step is the
-    mean: no noise is drawn.
+    one is that of the forward step. The data form is exact and finite where :math:`\alpha_t = 0`. A step to a noiseless
+    end is the mean: no noise is drawn. (A grid that stops early ends with an ordinary, noisy step.)
 
     Source: Ho, Jain and Abbeel 2020, arXiv 2006.11239, equations 6, 7 and section 3.2. Twin: diffusers'
     ``DDPMScheduler`` with ``clip_sample=False`` (clipping belongs to the denoiser); it skips the last noise only where
@@ -66,5 +66,6 @@ class DDPM:
         fresh = 1 - grid.ratio**2
         level = grid.sigma[1:] if self.variance == "small" else grid.sigma[:-1]
         c = level * np.sqrt(fresh)
-        c[-1] = 0.0
+        if grid.sigma[-1] == 0:
+            c[-1] = 0.0
         return one_step(grid, Form.DATA, grid.decay * grid.ratio, grid.alpha[1:] * fresh, c)
