@@ -1,5 +1,7 @@
 """Gaussian data: the law of a table's answer against the recursion, golden numbers and the exact dynamics."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,7 +45,7 @@ def test_recursion_of_mean_and_variance(form, share, steps):
     mu, value, mean, var = 0.7, 2.5, 0.3, 1.4
     u2 = share**2
     a, b, c = (table.band(name, lag)[1:] for name, lag in (("a", 1), ("b", 1), ("c", 0)))
-    for i, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for i, (t, s) in enumerate(pairwise(times)):
         eps, spread = t - s, np.exp(-t) * value + 1 - np.exp(-t)
         alpha, var_t, var_s = np.exp(-t / 2), 1 - np.exp(-t), 1 - np.exp(-s)
         rho = np.sqrt(np.exp([t, s]) - 1)

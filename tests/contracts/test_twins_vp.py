@@ -14,7 +14,7 @@ COUNTS = [7, 13, 50, 60, 999]
 
 
 class Stride:
-    """Stands in for ``num_inference_steps``: ``n // Stride(k)`` is k, so diffusers steps to t - k by its own formula."""
+    """Stands in for ``num_inference_steps``: ``n // Stride(k)`` is k, so diffusers steps to t - k by its own rule."""
 
     def __init__(self, length):
         self.length = length

@@ -19,7 +19,8 @@ from paradrift.tableau import Tableau
 class DPMpp3M:
     r"""The multistep data-prediction integrator with two earlier outputs.
 
-    .. math:: x_s = \frac{\sigma_s}{\sigma_t} x_t + \alpha_s \big[\varphi_1 D_0 + \varphi_2 D' + \kappa \varphi_3 D''\big],
+    .. math:: x_s = \frac{\sigma_s}{\sigma_t} x_t
+        + \alpha_s \big[\varphi_1 D_0 + \varphi_2 D' + \kappa \varphi_3 D''\big],
 
     .. math:: \varphi_1 = 1 - e^{-h}, \qquad \varphi_2 = 1 - \varphi_1/h, \qquad
         \varphi_3 = \tfrac12 - \varphi_2/h,
