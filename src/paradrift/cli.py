@@ -153,10 +153,10 @@ def sample(
     )
     rule = choices.sampler(sampler)
     shape = (len(classes), 1, 28, 28)
-    console = Console(stderr=True)
+    live, silent = Console(stderr=True), Console(quiet=True)
 
-    def run(name: str, method: pd.Solver | None, span: int, *callbacks: report.Callback) -> Solution:
-        with report.progress(console, name, *callbacks) as callback:
+    def run(name: str, method: pd.Solver | None, span: int, screen: Console, *callbacks: report.Callback) -> Solution:
+        with report.progress(screen, name, *callbacks) as callback:
             return pd.sample(
                 denoiser,
                 shape=shape,
@@ -174,11 +174,14 @@ def sample(
             )
 
     runs: list[report.Run] = []
-    run("warm-up", pd.sequential(), min(steps, 3))
+    run("warm-up", pd.sequential(), min(steps, 3), silent)  # the first call of a process pays for torch's own set-up
     if sequential:
-        runs.append(report.Run(name="sequential", solution=run("sequential", pd.sequential(), steps)))
+        reference = run("sequential", pd.sequential(), steps, live)
+        if Status.INTERRUPTED in reference.status:
+            raise typer.Abort
+        runs.append(report.Run(name="sequential", solution=reference))
     trace = report.Trace()
-    answer = run("parallel", preset, steps, trace)
+    answer = run("parallel", preset, steps, live, trace)
     gap = report.distance(answer.samples, runs[0].solution.samples, denoiser.variance) if runs else None
     runs.append(report.Run(name="parallel", solution=answer, distance=gap))
 

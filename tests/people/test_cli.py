@@ -111,13 +111,20 @@ def test_sample_as_json(faked, tmp_path, capsys):
     assert max(found["runs"][1]["error_measured"]) < 1e-2
 
 
+def test_interrupted_sequential_run_ends_it(faked, tmp_path, capsys):
+    faked.status = Status.INTERRUPTED
+    assert main(["sample", "--out", str(tmp_path)]) == 130
+    assert len(faked.calls) == 2
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("status", "code"), [(Status.BUDGET_EXHAUSTED, 1), (Status.INTERRUPTED, 130)])
 def test_exit_code_without_convergence(faked, tmp_path, capsys, status, code):
     faked.status = status
-    assert main(["sample", "--out", str(tmp_path), "--json"]) == code
+    assert main(["sample", "--out", str(tmp_path), "--json", "--no-sequential"]) == code
     found = json.loads(capsys.readouterr().out)
-    assert found["runs"][1]["status"] == [status.value] * 4
-    assert found["runs"][1]["error_estimated"] == [None] * 4
+    assert found["runs"][0]["status"] == [status.value] * 4
+    assert found["runs"][0]["error_estimated"] == [None] * 4
 
 
 @pytest.mark.parametrize(
