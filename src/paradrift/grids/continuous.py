@@ -128,7 +128,7 @@ def shrinking(schedule: Schedule, steps: int) -> Array:
     that is ``r - kappa`` while that is at least 1, and ``r / (1 + kappa)`` afterwards. The step size kappa is the one
     for which N such steps lead exactly from ``schedule.first`` to ``schedule.last``.
 
-    Sources: Chen et al. 2024, arXiv 2405.15986, section 3; Benton et al. 2024, arXiv 2308.03686 (the condition).
+    Sources: Chen et al. 2024, arXiv 2405.15986; Benton et al. 2024, arXiv 2308.03686 (the condition).
 
     Args:
         schedule: The noise schedule, with signal left at ``first`` and noise left at ``last``.

@@ -23,7 +23,7 @@ class DPMppSDE:
     With :math:`\lambda = 0` it is :class:`~paradrift.samplers.dpmpp_2m.DPMpp2M`; its first-order steps are DDPM's with
     the small variance at :math:`\lambda = 1`. Like diffusers, a noise is drawn at every step, the last one included.
 
-    Source: Lu et al. 2022, arXiv 2211.01095, section 5 and appendix (SDE-DPM-Solver++). Twins: diffusers'
+    Source: Lu et al. 2022, arXiv 2211.01095, its part on diffusion SDEs (SDE-DPM-Solver++). Twins: diffusers'
     ``DPMSolverMultistepScheduler`` ("sde-dpmsolver++", order 2, midpoint); k-diffusion's ``sample_dpmpp_2m_sde`` with
     ``eta`` = :math:`\lambda^2`.
 

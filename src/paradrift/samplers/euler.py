@@ -20,7 +20,7 @@ class Euler:
     In these variables Euler's rule *is* the deterministic DDIM, for every schedule; both names are kept because people
     look for both. The second form is finite where :math:`\alpha_t = 0`.
 
-    Source: Karras et al. 2022, arXiv 2206.00364, equation 3 and algorithm 2 without its correction. Twins: diffusers'
+    Source: Karras et al. 2022, arXiv 2206.00364, equations 1 and 3, algorithm 1 without its correction. Twins: diffusers'
     ``EulerDiscreteScheduler`` (its states are :math:`\bar x`) and k-diffusion's ``sample_euler``.
 
     Raises:

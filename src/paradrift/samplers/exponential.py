@@ -37,8 +37,9 @@ class Exponential:
     noise does not vanish at a noiseless end: stop early, as the theory does.
 
     Sources: Chen, Ren, Ying and Rotskoff 2024, arXiv 2405.15986, algorithms 1 and 2 (score form on
-    :class:`~paradrift.schedules.OU`); Zhang and Chen 2023, arXiv 2204.13902, equation 11 (noise form); Lu et al. 2022,
-    arXiv 2211.01095, equation 13 (data form). The residual form, and both forms for other stochasticities, are ours.
+    :class:`~paradrift.schedules.OU`); Zhang and Chen 2023, arXiv 2204.13902, its rule of order zero (noise form);
+    Lu et al. 2022, arXiv 2211.01095, its first-order rule (data form). The residual form, and the stochasticities
+    between 0 and 1, are ours.
 
     Args:
         form: SCORE, NOISE, DATA or RESIDUAL: what is frozen over a step, and what the table's outputs mean.

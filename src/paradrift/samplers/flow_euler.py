@@ -21,7 +21,7 @@ class FlowEuler:
 
     The table is in flow form; in data form it is DDIM's, as on every schedule.
 
-    Source: Lipman et al. 2023, arXiv 2210.02747, equation 1 and section 4. Twin: diffusers'
+    Source: Lipman et al. 2023, arXiv 2210.02747, equation 1. Twin: diffusers'
     ``FlowMatchEulerDiscreteScheduler``; its shift of the times belongs to the grid.
 
     Raises:

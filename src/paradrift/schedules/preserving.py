@@ -128,7 +128,7 @@ class OU:
 
     .. math:: dx_t = -\tfrac12 x_t\,dt + dw_t, \qquad \alpha = e^{-t/2}, \quad \sigma^2 = 1 - e^{-t}.
 
-    Source: Chen, Ren, Ying and Rotskoff 2024, arXiv 2405.15986, section 2.
+    Source: Chen, Ren, Ying and Rotskoff 2024, arXiv 2405.15986.
 
     Args:
         horizon: Forward time T at which sampling starts, O(log dimension).
