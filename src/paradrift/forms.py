@@ -112,7 +112,7 @@ def convert(source: Form, target: Form, alpha: Array, sigma: Array) -> Affine:
     Example:
         >>> import numpy as np
         >>> p, q = convert(Form.NOISE, Form.DATA, np.array([0.8]), np.array([0.6]))
-        >>> float(p[0]), float(q[0])
+        >>> round(float(p[0]), 12), round(float(q[0]), 12)
         (1.25, -0.75)
     """
     alpha, sigma = np.asarray(alpha, np.float64), np.asarray(sigma, np.float64)

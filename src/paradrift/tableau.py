@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +149,7 @@ class Tableau:
             ``u`` of shape (R,), ``B`` and ``C`` of shape (R, R): what two samplers share when they are the same map,
             however their tables are written.
         """
-        propagator = np.linalg.solve(np.eye(self.rows) - self.a, np.eye(self.rows))
+        propagator = np.asarray(np.linalg.solve(np.eye(self.rows) - self.a, np.eye(self.rows)), np.float64)
         return propagator[:, 0], propagator @ self.b, propagator @ self.c
 
     def reform(self, form: Form) -> Tableau:
@@ -194,7 +195,7 @@ class Rows:
 
     form: Form
     start: float = 1.0
-    _rows: list[dict[str, object]] = field(default_factory=list)
+    _rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(
         self,
@@ -240,7 +241,7 @@ class Rows:
         matrices = {name: np.zeros((size, size)) for name in "abc"}
         for row, entry in enumerate(self._rows):
             for name, matrix in matrices.items():
-                for column, weight in entry[name].items():  # pyright: ignore[reportAttributeAccessIssue]
+                for column, weight in entry[name].items():
                     matrix[row, column] += weight
         used = np.any(matrices["c"], axis=0)
         draws = [used[row] if entry["draw"] is None else bool(entry["draw"]) for row, entry in enumerate(self._rows)]
@@ -252,8 +253,11 @@ class Rows:
         }
         return Tableau(
             t=np.array([entry["t"] for entry in self._rows], np.float64),
-            **matrices,
-            **levels,
+            a=matrices["a"],
+            b=matrices["b"],
+            c=matrices["c"],
+            alpha=levels["alpha"],
+            sigma=levels["sigma"],
             form=self.form,
             evaluated=np.array([entry["evaluated"] for entry in self._rows], bool),
             scale=np.array([entry["scale"] for entry in self._rows], np.float64),

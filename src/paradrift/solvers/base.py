@@ -1,0 +1,66 @@
+"""The protocol between solvers and the machine: requests out, model outputs in.
+
+A solver is a generator. It yields a :class:`Request`, is sent the model's outputs for it, and returns an
+:class:`Outcome`. It never sees a model, a device or a clock, so the same solver runs on one core, on many devices, or
+by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from paradrift.solution import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Rows to evaluate, all at once: one round.
+
+    Args:
+        x: States, already scaled for the model, shape (R, *shape).
+        t: Model times, shape (R,).
+        sample: The sample that each row belongs to, shape (R,), int64.
+        node: The table's row that each request row belongs to, shape (R,), int64.
+        tangent: Directions for Jacobian-vector products, shape (R, *shape), or None.
+        model: Which model answers, for solvers that use several.
+    """
+
+    x: Tensor
+    t: Tensor
+    sample: Tensor
+    node: Tensor
+    tangent: Tensor | None = None
+    model: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a solver returns, before the machine adds what it cost.
+
+    Args:
+        samples: Answers, shape (S, *shape).
+        status: How each sample ended.
+        error: Estimated distance to the sequential answer in units of sqrt(v0), shape (S,).
+        rounds: Rounds until each sample was settled.
+        window: Widest window used, in nodes.
+        certifiable: Whether acceptance was causal.
+        trajectory: All rows, shape (S, R, *shape), or None.
+    """
+
+    samples: Tensor
+    status: tuple[Status, ...]
+    error: Tensor
+    rounds: tuple[int, ...]
+    window: int
+    certifiable: bool
+    trajectory: Tensor | None
+
+
+Solver = Generator[Request, Tensor, Outcome]
+
+
+class Interrupted(Exception):
+    """Thrown into a solver to make it return its best answer so far."""

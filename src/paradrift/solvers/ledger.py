@@ -1,0 +1,127 @@
+"""The books of a solve: answers, statuses, error estimates, and accepted rows that wait for their verification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from paradrift.solution import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Accepted nodes to evaluate once more, at their accepted states.
+
+    Args:
+        x: States, shape (K, D).
+        out: Outputs that the rows after them were computed with, shape (K, D).
+        row: Absolute rows, shape (K,).
+        sample: Samples, shape (K,).
+        weight: Effect of a unit defect on the answer, in units of sqrt(v0), shape (K,).
+    """
+
+    x: Tensor
+    out: Tensor
+    row: Tensor
+    sample: Tensor
+    weight: Tensor
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Results by sample, over all samples of the solve.
+
+    Args:
+        answers: Final states, shape (S, D).
+        status: One per sample, None while running.
+        squares: Sum of squared contributions to the error, shape (S,), float64.
+        rounds: Rounds in which each sample took part, shape (S,), int64.
+        trajectory: All rows, shape (S, R, D), or None.
+        checks: Accepted nodes that wait.
+    """
+
+    answers: Tensor
+    status: list[Status | None]
+    squares: Tensor
+    rounds: Tensor
+    trajectory: Tensor | None
+    checks: list[Check] = field(default_factory=list)
+
+    @staticmethod
+    def open(start: Tensor, keep_rows: int) -> Ledger:
+        """Empty books.
+
+        Args:
+            start: Starting states, shape (S, D).
+            keep_rows: Rows of the trajectory to keep; 0 for none.
+
+        Returns:
+            The ledger.
+        """
+        samples, elements = start.shape
+        trajectory = start.new_full((samples, keep_rows, elements), torch.nan) if keep_rows else None
+        if trajectory is not None:
+            trajectory[:, 0] = start
+        return Ledger(
+            answers=start.clone(),
+            status=[None] * samples,
+            squares=torch.zeros(samples, dtype=torch.float64, device=start.device),
+            rounds=torch.zeros(samples, dtype=torch.int64, device=start.device),
+            trajectory=trajectory,
+        )
+
+    def take_checks(self) -> Check | None:
+        """All nodes that wait, as one; the waiting list is empty afterwards.
+
+        Returns:
+            The check, or None when nothing waits.
+        """
+        if not self.checks:
+            return None
+        parts, self.checks = self.checks, []
+        if len(parts) == 1:
+            return parts[0]
+        names = ("x", "out", "row", "sample", "weight")
+        return Check(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+    def verify(self, check: Check, outputs: Tensor) -> None:
+        """Book the true defects of accepted nodes.
+
+        Args:
+            check: The nodes.
+            outputs: Model outputs at their accepted states, shape (K, D).
+        """
+        defect = (outputs - check.out).double().square().mean(1).sqrt()
+        self.contribute(check.sample, defect * check.weight)
+
+    def contribute(self, samples: Tensor, contributions: Tensor) -> None:
+        """Add what one round leaves behind to the error of samples.
+
+        Defects accepted in one round point the same way as often as not, so they add up; rounds add up as squares.
+
+        Args:
+            samples: Sample of each contribution, shape (K,).
+            contributions: In units of sqrt(v0), shape (K,); those that are not a number count as infinite.
+        """
+        amounts = torch.nan_to_num(contributions.double(), nan=torch.inf)
+        self.squares += torch.zeros_like(self.squares).index_add_(0, samples, amounts).square()
+
+    def close(self, samples: Tensor, answers: Tensor, status: Status) -> None:
+        """Enter the end of some samples.
+
+        Args:
+            samples: Which, shape (K,).
+            answers: Their final states, shape (K, D).
+            status: How they ended.
+        """
+        self.answers[samples] = answers
+        for sample in samples.tolist():
+            self.status[sample] = status
+        if status is not Status.CONVERGED:
+            self.squares[samples] = torch.inf
+
+    def error(self) -> Tensor:
+        """Estimated error of each sample, shape (S,), in units of sqrt(v0)."""
+        return self.squares.sqrt()

@@ -1,0 +1,132 @@
+"""What a round has taught: new references, secant slopes, and how wrong the surrogates were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paradrift.growth import LEVELS
+from paradrift.solvers.lowered import Lowered
+from paradrift.solvers.state import State
+
+UNSEEN = 1.0  # slope left unexplained, of D against x / alpha, assumed where nothing was measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Measured at every position, shape (B, S) unless said otherwise.
+
+    Args:
+        miss: True defect of the surrogate's last answer, rms of f; infinite where a node has none.
+        rest: Slope left unexplained, of D against x / alpha; measured, or carried from the nearest earlier node.
+        level: Index into the ladder of growths that the slopes up to here call for, int64.
+        steepest: Largest variance shown by slopes up to here; 0 where none was measured.
+        broken: Samples whose front has no finite output, shape (S,), bool.
+        spoiled: Whether any node came back non-finite.
+    """
+
+    miss: Tensor
+    rest: Tensor
+    level: Tensor
+    steepest: Tensor
+    broken: Tensor
+    spoiled: bool
+
+
+def measure(
+    state: State,
+    table: Lowered,
+    rows: Tensor,
+    where: tuple[Tensor, Tensor],
+    outputs: Tensor,
+    *,
+    variance: float,
+    groups: Tensor | None,
+    secants: bool,
+    history: int,
+) -> Facts:
+    r"""Take in the outputs of a round.
+
+    Per node, with the change since its last evaluation :math:`dx, df`:
+
+    .. math:: s = \frac{\langle dx, df\rangle}{\langle dx, dx\rangle}, \qquad
+              R^2 = \frac{|df|^2 - s \langle dx, df\rangle}{|dx|^2},
+
+    and the miss :math:`|f - g(x)|` of the old surrogate g. Non-finite outputs are not taken in: their nodes become
+    unknown and are guessed again.
+
+    Args:
+        state: The windows; references, outputs, slopes and known change in place.
+        table: The lowered table.
+        rows: Absolute rows, shape (B, S).
+        where: Positions and samples of the outputs, two int64 vectors of length N.
+        outputs: Model outputs, shape (N, D).
+        variance: Data variance per element, the bottom of the ladder of growths.
+        groups: Group of each element, shape (D,), or None.
+        secants: Whether slopes follow the measurements.
+        history: H.
+
+    Returns:
+        The facts.
+    """
+    elements = outputs.shape[1]
+    finite = torch.isfinite(outputs).all(1)
+    spoiled = not bool(finite.all())
+    x = state.z[where]
+    dx, df = x - state.ref[where], outputs - state.f[where]
+    row, known = rows[where], state.known[where] & finite
+    slope = state.slope[where]
+    missed = (df - slope * dx).double().square().mean(1).sqrt()
+    wide_x, wide_f = dx.double(), df.double()
+    xx, xf, ff = (wide_x * wide_x), (wide_x * wide_f), (wide_f * wide_f)
+    if groups is None:
+        xx, xf, ff = (product.sum(1, keepdim=True) for product in (xx, xf, ff))
+    else:
+        size = int(groups.max()) + 1
+        total = xx.new_zeros(len(xx), size)
+        xx, xf, ff = (total.index_add(1, groups, product)[:, groups] for product in (xx, xf, ff))
+    secant = xf / xx
+    valid = known[:, None] & torch.isfinite(secant)
+    if secants:
+        slope = torch.where(valid, secant.to(slope.dtype), slope)
+    used = slope.double()
+    square = (ff - 2 * used * xf + used * used * xx).clamp(min=0)
+    # rms over elements of what the slope leaves, per rms of dx; groups are summed back by taking their mean
+    left = (square.mean(1) / xx.mean(1)).sqrt()
+    scale = (table.alpha[row] / table.q[row].abs()).double()  # a slope of f against x, as one of D against x / alpha
+    state.rest[where] = torch.where(known & torch.isfinite(left), (left * scale).to(x.dtype), state.rest[where])
+    taken = finite[:, None]
+    state.f[where] = torch.where(taken, outputs, state.f[where])
+    state.ref[where] = torch.where(taken, x, state.ref[where])
+    state.slope[where] = torch.where(taken, slope, state.slope[where])
+    state.known[where] = finite
+
+    miss = torch.where(state.known, 0.0, torch.inf).to(x.dtype)
+    miss[where] = torch.where(finite, missed.to(x.dtype), torch.inf)
+    front_row = torch.zeros_like(state.known[history - 1])
+    broken = front_row.index_put((where[1][(where[0] == history - 1) & ~finite],), front_row.new_ones(()))
+    rest = _carry(state.rest, state.rest >= 0, UNSEEN)
+    steep = (table.alpha[row][:, None] * (slope - table.p[row][:, None]) / table.q[row][:, None]).amax(1)
+    shown = table.ratio[row] ** 2 * steep / (1 - steep).clamp(min=1e-9)
+    shown = torch.where(steep >= 1, torch.inf, shown).clamp(min=variance)
+    seen = valid.any(1) if secants else torch.zeros_like(known)
+    variances = torch.zeros_like(miss)
+    variances[where] = torch.where(seen, shown, 0.0)
+    variances[history - 1] = torch.maximum(variances[history - 1], state.steepest)
+    steepest = variances[history - 1 :].cummax(0).values
+    steepest = torch.cat([torch.zeros_like(variances[: history - 1]), steepest])
+    if secants:
+        ladder = torch.log2(torch.where(steepest > 0, steepest / variance, torch.inf)) / 2
+        level = ladder.clamp(0, LEVELS - 1).ceil().long()
+    else:
+        level = torch.full_like(rows, LEVELS - 1)
+    return Facts(miss=miss, rest=rest, level=level, steepest=steepest, broken=broken, spoiled=spoiled)
+
+
+def _carry(values: Tensor, measured: Tensor, default: float) -> Tensor:
+    """Each unmeasured entry takes the nearest measured one before it, down the first dimension."""
+    positions = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
+    last = torch.where(measured, positions, -1).cummax(0).values
+    return torch.where(last >= 0, values.gather(0, last.clamp(min=0)), default)

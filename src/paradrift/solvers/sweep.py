@@ -1,0 +1,366 @@
+r"""The sweep solver: one batched evaluation, one forward substitution, one verdict, again.
+
+A sweep evaluates the model at all nodes of a window at once and solves
+
+.. math:: z^{new} = e z_0 + a z^{new} + b\,(f + S (z^{new} - z^{old})) + c \xi
+
+row by row. The first node of a window sees its exact state, so at least one row settles in every sweep, at most M
+sweeps are needed, and the fixed point is the sequential sampler for any slopes S; a window of one node *is* the
+sequential sampler. Named methods are choices of window, slopes, guess and stop: see :mod:`paradrift.presets`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paradrift.guesses import Guess
+from paradrift.noise import Noise
+from paradrift.slopes import Slopes
+from paradrift.solution import Round, Status
+from paradrift.solvers.base import Interrupted, Outcome, Request, Solver
+from paradrift.solvers.ledger import Check, Ledger
+from paradrift.solvers.lowered import Lowered, lower
+from paradrift.solvers.measure import Facts, measure
+from paradrift.solvers.state import State, continue_references, march, rows_of
+from paradrift.stopping import Stop, View
+from paradrift.tableau import Tableau
+from paradrift.windows import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The choices of one sweep solver.
+
+    Args:
+        window: Which nodes are worked on.
+        slopes: How defects travel.
+        guess: Where entering nodes start.
+        stop: When rows are settled.
+        verify: Evaluate accepted nodes once more, at their accepted states, to measure the defects that were left
+            (and one more round at the end). Without it the reported error is a prediction.
+        max_rounds: Budget of rounds; None for no limit (a chain never needs more rounds than it has nodes, per sweep
+            that is asked for).
+    """
+
+    window: Window
+    slopes: Slopes
+    guess: Guess
+    stop: Stop
+    verify: bool = True
+    max_rounds: int | None = None
+
+
+def sweep(
+    table: Tableau,
+    start: Tensor,
+    noise: Noise,
+    plan: Plan,
+    *,
+    variance: float | None = None,
+    keep: bool = False,
+    observe: Callable[[Round], None] | None = None,
+) -> Solver:
+    """Solve a chain for a batch of samples.
+
+    Args:
+        table: The sampler's table.
+        start: Starting states, already scaled, shape (S, *shape); their dtype is the dtype of the solve.
+        noise: Where noises come from.
+        plan: The choices.
+        variance: Data variance per element v0, the unit of tolerances; None to take the mean square of each sample's
+            own data prediction.
+        keep: Whether to keep all rows.
+        observe: Called after each round.
+
+    Yields:
+        Requests, one a round.
+
+    Returns:
+        The outcome.
+    """
+    run = _Run(table, start, noise, plan, variance, keep)
+    rounds = 0
+    ending = Status.BUDGET_EXHAUSTED
+    try:
+        while len(run.active) and (plan.max_rounds is None or rounds < plan.max_rounds):
+            request, where, check = run.ask()
+            if request is None:
+                outputs = run.state.z.new_zeros(0, run.state.z.shape[2])
+            else:
+                answer = yield request
+                rounds += 1
+                outputs = run.receive(answer, check)
+            facts, view, accepted = run.digest(where, outputs)
+            if observe is not None:
+                observe(run.report(rounds, facts, view, accepted))
+            run.advance(facts, view, accepted)
+        check = run.ledger.take_checks()
+        if check is not None and not len(run.active):
+            answer = yield run.request(check.x, check.row, check.sample)
+            run.ledger.rounds[check.sample.unique()] += 1
+            run.receive(answer, check)
+    except Interrupted:
+        ending = Status.INTERRUPTED
+    run.give_up(ending)
+    return run.outcome()
+
+
+class _Run:
+    """One solve in progress: the windows, the books, and the four things a round does with them."""
+
+    def __init__(
+        self, table: Tableau, start: Tensor, noise: Noise, plan: Plan, variance: float | None, keep: bool
+    ) -> None:
+        self.plan, self.noise, self.variance = plan, noise, variance
+        self.shape, self.nodes, self.last = start.shape[1:], table.nodes, table.rows - 1
+        flat = start.flatten(1)
+        # One row of history more than the table reaches back: entering nodes continue the last evaluated node.
+        self.history = table.reach + 1
+        ends = plan.window.limit(torch.arange(table.nodes), table.nodes)
+        of_node = torch.tensor([*table.evaluated.nonzero()[0].tolist(), self.last])
+        self.width = int((of_node[ends] - of_node[:-1]).max())
+        self.widest = int((ends - torch.arange(table.nodes)).max())
+        pad = self.history + self.width + 1
+        self.table: Lowered = lower(table, plan.slopes, variance or 1.0, pad, start.dtype, start.device)
+        groups = plan.slopes.groups
+        self.groups = None if groups is None else groups.flatten().to(start.device)
+        self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)
+        self.ledger = Ledger.open(flat, table.rows if keep else 0)
+        self.active = torch.arange(len(flat), device=start.device)
+        self.swept = torch.zeros_like(self.active)
+        self.limit = self.table.limits(self.state.front, plan.window)
+        self.moved = torch.ones_like(self.state.known)
+        self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
+        self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
+        self.enter(torch.full_like(self.state.front, self.history), self.width)
+
+    def request(self, x: Tensor, row: Tensor, sample: Tensor) -> Request:
+        """Rows as the model wants them: scaled, in the sample's shape."""
+        scaled = (x * self.table.scale[row][:, None]).unflatten(1, self.shape)
+        return Request(x=scaled, t=self.table.t[row], sample=sample, node=row)
+
+    def ask(self) -> tuple[Request | None, tuple[Tensor, Tensor], Check | None]:
+        """What to evaluate next: nodes inside their windows that moved, and accepted nodes that wait."""
+        rows = rows_of(self.state, self.history)
+        inside = (self.positions >= self.history - 1) & (rows < self.limit)
+        need = self.table.node[rows] & inside & (~self.state.known | self.moved)
+        where = need.nonzero(as_tuple=True)
+        x, row, sample = self.state.z[where], rows[where], self.active[where[1]]
+        check = self.ledger.take_checks()
+        if check is not None:
+            x, row, sample = (torch.cat(pair) for pair in ((x, check.x), (row, check.row), (sample, check.sample)))
+        if not len(row):
+            return None, where, None
+        self.ledger.rounds[self.active] += 1
+        return self.request(x, row, sample), where, check
+
+    def receive(self, answer: Tensor, check: Check | None) -> Tensor:
+        """Split an answer: verified nodes go to the books, the rest is returned."""
+        outputs = answer.flatten(1).to(self.state.z.dtype)
+        if check is None:
+            return outputs
+        fresh = len(outputs) - len(check.row)
+        self.ledger.verify(check, outputs[fresh:])
+        return outputs[:fresh]
+
+    def digest(self, where: tuple[Tensor, Tensor], outputs: Tensor) -> tuple[Facts, View, Tensor]:
+        """Learn from the outputs, march, and judge."""
+        state, table, history = self.state, self.table, self.history
+        rows = rows_of(state, history)
+        facts = measure(
+            state,
+            table,
+            rows,
+            where,
+            outputs,
+            variance=self.variance or 1.0,
+            groups=self.groups,
+            secants=self.plan.slopes.measured,
+            history=history,
+        )
+        if facts.spoiled:
+            continue_references(state, table, rows, history, self.plan.slopes.measured)
+        if self.variance is None:
+            self._update_unit(rows)
+        old = state.z.clone()
+        span = self.limit - state.front
+        stop = history + int(span.max())
+        march(state, table, rows, history, stop, None)
+        change = (state.z - old).square().mean(-1).sqrt()
+        self.moved = ~(change == 0)
+        self.swept = self.swept + 1
+        nodes = slice(history - 1, stop - 1)
+        row = rows[nodes]
+        drift = facts.rest[nodes] * (table.q[row].abs() / table.alpha[row]) * change[nodes]
+        effect = table.gain[row] * torch.maximum(facts.miss[nodes], drift)
+        effect = torch.where(table.node[row], effect, 0.0)
+        growth = table.growth[facts.level[nodes], rows[history:stop]]
+        ends = self.limit == self.last
+        moved = change.gather(0, (history - 1 + span)[None])[0]
+        self.change = change / table.alpha[rows]
+        view = View(
+            effect=effect,
+            growth=growth,
+            unit=self.unit[self.active],
+            span=span,
+            swept=self.swept,
+            nodes=self.nodes,
+            last=ends,
+            moved=torch.where(ends, moved, torch.inf),
+        )
+        accepted = torch.where(facts.broken, 0, self.plan.stop.accept(view))
+        for _ in range(history):  # a front must be a node, or the answer
+            row = state.front + accepted
+            plain = (accepted > 0) & ~table.node[row] & (row < self.limit)
+            accepted = accepted + plain.long()
+        return facts, view, accepted
+
+    def _update_unit(self, rows: Tensor) -> None:
+        """sqrt(v0) of each sample: the rms of its own data prediction at the front (of the state without a schedule)."""
+        at, row = self.history - 1, rows[self.history - 1]
+        table, state = self.table, self.state
+        data = (state.f[at] - table.p[row][:, None] * state.ref[at]) / table.q[row][:, None]
+        data = data if table.scheduled else state.z[at]
+        rms = data.square().mean(1).sqrt()
+        self.unit[self.active] = torch.where(rms > 0, rms, self.unit[self.active])
+
+    def advance(self, facts: Facts, view: View, accepted: Tensor) -> None:
+        """Book what was accepted, let finished samples go, move the windows."""
+        state, history = self.state, self.history
+        rows = rows_of(state, history)
+        self._book(rows, facts, view, accepted)
+        arrived = state.front + accepted >= self.last
+        if bool((arrived | facts.broken).any()):
+            at = (history - 1 + accepted, torch.arange(len(self.active), device=accepted.device))
+            final, best = state.z[at], self._preview()
+            self.ledger.close(self.active[arrived], final[arrived], Status.CONVERGED)
+            self.ledger.close(self.active[facts.broken], best[facts.broken], Status.NON_FINITE)
+            stay = (~(arrived | facts.broken)).nonzero().flatten()
+            state.keep(stay)
+            self.active, self.swept, self.limit = self.active[stay], self.swept[stay], self.limit[stay]
+            self.moved, accepted, steepest = self.moved[:, stay], accepted[stay], facts.steepest[:, stay]
+        else:
+            steepest = facts.steepest
+        longest = int(accepted.max()) if len(self.active) else 0
+        if not longest:
+            return
+        column = torch.arange(len(self.active), device=accepted.device)
+        settled = steepest[(history - 2 + accepted).clamp(min=0), column]
+        state.steepest = torch.where(accepted > 0, settled, state.steepest)
+        index = (self.positions + accepted).clamp(max=len(self.positions) - 1)
+        self.moved = self.moved[index, column]
+        state.shift(accepted, history)
+        self.swept = torch.where(accepted > 0, 0, self.swept)
+        renewed = self.table.limits(state.front, self.plan.window)
+        self.limit = torch.where(accepted > 0, renewed, self.limit)
+        self.enter(len(self.positions) - accepted, longest)
+
+    def _book(self, rows: Tensor, facts: Facts, view: View, accepted: Tensor) -> None:
+        """Contributions to the error, checks for later, rows of the trajectory."""
+        history, state, table = self.history, self.state, self.table
+        first, stop = history - 1, history - 1 + len(view.effect)
+        inner = self.positions[first:stop] < first + accepted  # nodes whose outputs are now final
+        predicted = torch.where(inner, view.effect * view.growth, 0.0) / view.unit
+        predicted[0] = 0.0  # the front's output is its own
+        if not self.plan.verify:
+            samples = self.active.expand_as(predicted)
+            self.ledger.contribute(samples.flatten(), predicted.flatten())
+        else:
+            row = rows[first:stop]
+            wait = inner & table.node[row] & self.moved[first:stop]
+            wait[0] = False
+            which = wait.nonzero(as_tuple=True)
+            if len(which[0]):
+                at = (which[0] + first, which[1])
+                weight = (table.gain[row] * view.growth / view.unit)[which].double()
+                check = Check(
+                    x=state.z[at], out=state.out[at], row=row[which], sample=self.active[which[1]], weight=weight
+                )
+                self.ledger.checks.append(check)
+        if self.ledger.trajectory is not None:
+            settled = (self.positions >= history) & (self.positions < history + accepted)
+            which = settled.nonzero(as_tuple=True)
+            self.ledger.trajectory[self.active[which[1]], rows[which]] = state.z[which]
+
+    def enter(self, entering: Tensor, longest: int) -> None:
+        """Fill the positions from ``entering`` on, at most the last ``longest`` of them."""
+        state, table, history = self.state, self.table, self.history
+        first = len(self.positions) - longest
+        rows = rows_of(state, history)
+        continue_references(state, table, rows, history, self.plan.slopes.measured)
+        late = rows[first:]
+        fill = (entering <= self.positions[first:]).unsqueeze(-1)
+        if table.noisy:
+            terms = torch.zeros_like(state.noise[first:])
+            for lag, weight in table.c.items():
+                columns = (late - lag).clamp(0, self.last).T
+                drawn = self.noise.draw(self.active, columns).flatten(2).transpose(0, 1).to(terms)
+                terms = terms + weight[late].unsqueeze(-1) * drawn
+            state.noise[first:] = torch.where(fill, terms, state.noise[first:])
+            self.noise.release(int(state.front.min()))
+        guessed = self.plan.guess.states(self.active, late.clamp(max=self.last), state.z[first - 1])
+        if guessed is None:
+            march(state, table, rows, first, len(self.positions), entering)
+        else:
+            state.z[first:] = torch.where(fill, guessed.to(state.z), state.z[first:])
+        self.moved = self.moved | (self.positions >= entering)
+
+    def _preview(self) -> Tensor:
+        """The most advanced data prediction of each sample (state, for tables without a schedule), shape (S, D)."""
+        state, table = self.state, self.table
+        at = torch.where(state.known, self.positions, self.history - 1).amax(0)
+        at = (at, torch.arange(len(self.active), device=at.device))
+        if not table.scheduled:
+            return state.z[at]
+        row = rows_of(state, self.history)[at]
+        data = (state.f[at] - table.p[row][:, None] * state.ref[at]) / table.q[row][:, None]
+        return torch.where(state.known[at][:, None], data, self.ledger.answers[self.active])
+
+    def report(self, index: int, facts: Facts, view: View, accepted: Tensor) -> Round:
+        """What a callback sees."""
+        samples = len(self.ledger.status)
+        rows = rows_of(self.state, self.history)
+        settled = torch.full((samples,), self.nodes, dtype=torch.int64)
+        settled[self.active.cpu()] = self.table.before[self.state.front + accepted].cpu()
+        change = torch.full((samples, self.last + 1), torch.nan, dtype=self.unit.dtype)
+        inside = (self.positions >= self.history) & (rows <= self.limit)
+        where = inside.nonzero(as_tuple=True)
+        relative = self.change[where] / self.unit[self.active[where[1]]]
+        change[self.active[where[1]].cpu(), rows[where].cpu()] = relative.cpu()
+        answers = self.ledger.answers.clone()
+        answers[self.active] = self._preview()
+        return Round(
+            index=index,
+            evaluations=0,
+            settled=settled,
+            change=change,
+            preview=answers.unflatten(1, self.shape),
+        )
+
+    def give_up(self, status: Status) -> None:
+        """Enter the best answer so far of samples that are still running."""
+        if not len(self.active):
+            return
+        best = self._preview()
+        final = self.limit == self.last
+        at = (self.history - 1 + self.limit - self.state.front, torch.arange(len(self.active), device=best.device))
+        best = torch.where(final[:, None] & torch.isfinite(self.state.z[at]), self.state.z[at], best)
+        self.ledger.close(self.active, best, status)
+
+    def outcome(self) -> Outcome:
+        """Everything the machine needs to make a solution."""
+        trajectory = self.ledger.trajectory
+        return Outcome(
+            samples=self.ledger.answers.unflatten(1, self.shape),
+            status=tuple(status or Status.BUDGET_EXHAUSTED for status in self.ledger.status),
+            error=self.ledger.error().to(self.unit.dtype),
+            rounds=tuple(self.ledger.rounds.tolist()),
+            window=self.widest,
+            certifiable=self.plan.stop.causal,
+            trajectory=None if trajectory is None else trajectory.unflatten(2, self.shape),
+        )

@@ -1,0 +1,154 @@
+r"""Stops: when nodes are settled.
+
+The tolerance bounds the distance of the *final* sample to the sequential answer, not a local change. Node j's output
+was last predicted by its surrogate with a miss :math:`d_j` that the sweep has just measured (the true defect of the
+previous iterate); after the sweep its state moved by :math:`dx_j`, and the part of the output that the slope did not
+explain changes by at most about :math:`R_j |dx_j|`. The larger of the two, times what the table makes of it, is the
+node's *effect* on the next row, in x / alpha. It reaches the answer multiplied by the *growth*: the response of the
+table with the slopes of Gaussian data of variance v, where v is the largest variance that the slopes measured up to
+this row have shown (unknown: infinite, no damping). A network that is steeper than the data makes its own bound
+stricter; what lies ahead is never looked at, so acceptance stays causal.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from paradrift.errors import SpecError
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a stop may look at after a sweep: the window of each sample, from its front on.
+
+    Args:
+        effect: Predicted effect of each node's defect on the following rows, rms of x / alpha, shape (W, S); zero at
+            rows that are not nodes, infinite where a node has not been evaluated.
+        growth: Factor by which a change of the row after each node reaches the answer, shape (W, S).
+        unit: sqrt(v0) of each sample, shape (S,).
+        span: Rows of each sample's window, shape (S,), int64.
+        swept: Sweeps since the front last moved by acceptance of its window, shape (S,), int64.
+        nodes: Nodes M of the whole table.
+        last: Whether a sample's window ends with the answer, shape (S,), bool.
+        moved: Change of the answer in this sweep, rms, shape (S,); infinite where it is not in the window.
+    """
+
+    effect: Tensor
+    growth: Tensor
+    unit: Tensor
+    span: Tensor
+    swept: Tensor
+    nodes: int
+    last: Tensor
+    moved: Tensor
+
+
+class Stop(Protocol):
+    """When rows are settled."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether acceptance of a row depends on noises before it only, so that a certificate may be computed."""
+        ...
+
+    def accept(self, view: View) -> Tensor:
+        """How many rows after the front are settled now.
+
+        Args:
+            view: The windows after a sweep.
+
+        Returns:
+            Shape (S,), int64, between 0 and ``view.span``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    r"""Settle the longest prefix whose effects on the answer stay below a share of the tolerance.
+
+    Each of the M nodes may contribute :math:`\mathrm{share} \cdot \mathrm{tol} / \sqrt M` in units of sqrt(v0):
+    defects of different nodes add up like independent errors.
+
+    Args:
+        tol: Distance of the final sample to the sequential answer, rms over elements in units of sqrt(v0); 0 asks for
+            the sequential answer itself.
+        share: Safety factor below 1; the calibration in the documentation was made with the default.
+        finish: Also settle everything at once when the answer itself has stopped changing. Fewer rounds, but not
+            causal: no certificate.
+
+    Raises:
+        SpecError: if the tolerance is negative or not a number.
+    """
+
+    tol: float
+    share: float = 0.5
+    finish: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.tol >= 0:
+            raise SpecError(f"expected a tolerance of at least 0, found {self.tol}")
+
+    @property
+    def causal(self) -> bool:
+        """True unless the answer itself may end the solve."""
+        return not self.finish
+
+    def accept(self, view: View) -> Tensor:
+        """The longest prefix within budget, at least the one row that is exact.
+
+        Args:
+            view: The windows after a sweep.
+
+        Returns:
+            Shape (S,), int64.
+        """
+        budget = self.share * self.tol / math.sqrt(view.nodes) * view.unit
+        effect = view.effect * view.growth
+        settled = effect <= budget  # False for NaN
+        settled[0] = True  # the front was evaluated at its exact state, so the row after it is exact
+        count = settled.long().cumprod(0).sum(0)
+        if self.finish:
+            # A wrong mode can look settled at its end while early rows still move: they too must be nearly settled.
+            quiet = (view.moved <= self.tol / 3 * view.unit) & (effect[1:] <= 8 * budget).all(0)
+            count = torch.where(view.last & quiet, view.span, count)
+        return torch.minimum(count, view.span)
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Settle a whole window after a fixed number of sweeps: PIADM's K per block.
+
+    Args:
+        count: Sweeps per window, at least 1.
+
+    Raises:
+        SpecError: if the count is below 1.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise SpecError(f"expected at least 1 sweep, found {self.count}")
+
+    @property
+    def causal(self) -> bool:
+        """True: the number of sweeps is fixed in advance."""
+        return True
+
+    def accept(self, view: View) -> Tensor:
+        """Nothing, then the whole window.
+
+        Args:
+            view: The windows after a sweep.
+
+        Returns:
+            Shape (S,), int64.
+        """
+        return torch.where(view.swept >= self.count, view.span, torch.zeros_like(view.span))

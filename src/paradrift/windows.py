@@ -1,0 +1,133 @@
+"""Windows: which nodes are worked on next.
+
+A window starts at a sample's front, the first node that is not settled, and ends before a *limit*, counted in nodes.
+Every window gives the same answer within the tolerance; it decides memory, and how rounds trade against evaluations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from paradrift.errors import SpecError
+
+
+class Window(Protocol):
+    """Where a sample's window ends."""
+
+    def limit(self, front: Tensor, nodes: int) -> Tensor:
+        """First node outside the window of each sample.
+
+        Args:
+            front: First unsettled node of each sample, shape (S,), int64, below ``nodes``.
+            nodes: Number of nodes M of the table.
+
+        Returns:
+            Shape (S,), int64, in ``front + 1 .. nodes``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All remaining nodes: fewest rounds, memory for the whole chain."""
+
+    def limit(self, front: Tensor, nodes: int) -> Tensor:
+        """First node outside: the end of the chain.
+
+        Args:
+            front: First unsettled nodes, shape (S,).
+            nodes: Number of nodes M.
+
+        Returns:
+            Shape (S,), int64.
+        """
+        return torch.full_like(front, nodes)
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """The next ``width`` nodes, moving with the front; a width of 1 is the sequential sampler.
+
+    Args:
+        width: Nodes per sample, at least 1.
+
+    Raises:
+        SpecError: if the width is below 1.
+    """
+
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise SpecError(f"expected a window of at least 1 node, found {self.width}: use Sliding(1) for sequential")
+
+    def limit(self, front: Tensor, nodes: int) -> Tensor:
+        """First node outside: ``width`` nodes after the front.
+
+        Args:
+            front: First unsettled nodes, shape (S,).
+            nodes: Number of nodes M.
+
+        Returns:
+            Shape (S,), int64.
+        """
+        return (front + self.width).clamp(max=nodes)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The chain cut into ``count`` blocks of nearly equal size, one after the other, as PIADM does.
+
+    Args:
+        count: Number of blocks, at least 1; sizes differ by at most one node.
+
+    Raises:
+        SpecError: if the count is below 1.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise SpecError(f"expected at least 1 block, found {self.count}")
+
+    def limit(self, front: Tensor, nodes: int) -> Tensor:
+        """First node outside: the end of the block that holds the front.
+
+        Args:
+            front: First unsettled nodes, shape (S,).
+            nodes: Number of nodes M.
+
+        Returns:
+            Shape (S,), int64.
+        """
+        count = min(self.count, nodes)
+        edges = torch.tensor([nodes * (block + 1) // count for block in range(count)], device=front.device)
+        return edges[torch.searchsorted(edges, front, right=True)]
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Let the planner choose a width from the measured cost of batched calls; see :mod:`paradrift.planner`.
+
+    Args:
+        widest: Largest width considered.
+    """
+
+    widest: int = 128
+
+    def limit(self, front: Tensor, nodes: int) -> Tensor:
+        """Never called: the planner replaces this window by a concrete one before a solve.
+
+        Args:
+            front: First unsettled nodes, shape (S,).
+            nodes: Number of nodes M.
+
+        Raises:
+            SpecError: always.
+        """
+        raise SpecError("expected a concrete window, found Auto(): let paradrift.sample plan it, or choose Sliding(width)")
