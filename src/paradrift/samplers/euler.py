@@ -20,8 +20,8 @@ class Euler:
     In these variables Euler's rule *is* the deterministic DDIM, for every schedule; both names are kept because people
     look for both. The second form is finite where :math:`\alpha_t = 0`.
 
-    Source: Karras et al. 2022, arXiv 2206.00364, equations 1 and 3, algorithm 1 without its correction. Twins: diffusers'
-    ``EulerDiscreteScheduler`` (its states are :math:`\bar x`) and k-diffusion's ``sample_euler``.
+    Source: Karras et al. 2022, arXiv 2206.00364, equations 1 and 3, algorithm 1 without its correction. Twins:
+    diffusers' ``EulerDiscreteScheduler`` (its states are :math:`\bar x`) and k-diffusion's ``sample_euler``.
 
     Raises:
         SpecError: if the grid leaves the schedule.
