@@ -351,6 +351,10 @@ def test_a_folder_of_the_embedded_kind_becomes_a_guided_denoiser(
         assert bare(x, T[:2].double(), torch.tensor([0, 999])).dtype == torch.float32
 
 
+def test_the_embedded_model_loads_from_the_package() -> None:
+    _check_digits(2.0)
+
+
 def test_importing_the_adapters_does_not_import_diffusers() -> None:
     script = (
         "import sys, paradrift.adapters, paradrift.pretrained, paradrift.noise; assert 'diffusers' not in sys.modules"

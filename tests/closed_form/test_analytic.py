@@ -61,6 +61,26 @@ def test_the_score_is_the_gradient_of_the_log_density(name: str, schedule: Sched
     torch.testing.assert_close(model(x, t), gradient, rtol=1e-10, atol=1e-10)
 
 
+def test_log_densities_are_those_of_torch(schedule: Schedule, t: torch.Tensor) -> None:
+    alpha, sigma = torch.from_numpy(schedule.alpha(t.numpy())), torch.from_numpy(schedule.sigma(t.numpy()))
+    x, eye = torch.randn(3, 6, dtype=torch.float64), torch.eye(6, dtype=torch.float64)
+    means, spreads = torch.randn(2, 6, dtype=torch.float64), torch.rand(2, 6, dtype=torch.float64) + 0.1
+    mixture, full = GaussianMixture([0.3, 0.7], means, spreads, schedule), Gaussian(means[0], _covariance(6), schedule)
+    isotropic = GaussianMixture([0.3, 0.7], means, [0.5, 2.0], schedule)
+    for row in range(3):
+
+        def of(mean: torch.Tensor, covariance: torch.Tensor, row: int = row) -> torch.Tensor:
+            spread = alpha[row] ** 2 * covariance + sigma[row] ** 2 * eye
+            return torch.distributions.MultivariateNormal(alpha[row] * mean, spread).log_prob(x[row])
+
+        def mix(*covariances: torch.Tensor) -> torch.Tensor:
+            return (0.3 * of(means[0], covariances[0]).exp() + 0.7 * of(means[1], covariances[1]).exp()).log()
+
+        torch.testing.assert_close(full.log_density(x, t)[row], of(means[0], _covariance(6)))
+        torch.testing.assert_close(mixture.log_density(x, t)[row], mix(spreads[0].diag(), spreads[1].diag()))
+        torch.testing.assert_close(isotropic.log_density(x, t)[row], mix(0.5 * eye, 2 * eye))
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_form_agrees_with_the_hub(name: str, form: Form, schedule: Schedule, t: torch.Tensor) -> None:

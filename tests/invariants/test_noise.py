@@ -200,6 +200,14 @@ def test_generators_end_where_the_loop_leaves_them_also_after_a_failure(count: i
     assert all(map(torch.equal, _states(ours), _states(theirs)))
 
 
+def test_the_start_is_drawn_first_whatever_is_asked_first() -> None:
+    loop = torch.Generator().manual_seed(0)
+    start, first = torch.randn(2, 3, generator=loop), torch.randn(2, 3, generator=loop)
+    noise = Drawn(torch.Generator().manual_seed(0), np.array([False, True]), samples=2, shape=(3,))
+    assert torch.equal(noise.draw(_index(0, 1), _index(1, 1)[:, None])[:, 0], first)
+    assert torch.equal(noise.start(_index(0, 1)), start)
+
+
 def test_a_given_start_is_not_drawn() -> None:
     initial, generator = torch.randn(2, 3), torch.Generator().manual_seed(0)
     noise = Drawn(generator, np.array([False, True]), samples=2, shape=(3,), initial=initial)

@@ -42,7 +42,7 @@ def pretrained(
         dtype: Precision that it runs in; the weights are stored in float16.
 
     Returns:
-        The denoiser, guided, in evaluation mode.
+        The denoiser, guided, in evaluation mode (as diffusers loads).
 
     Raises:
         SpecError: if there is no such model, or a label is no digit.
@@ -61,7 +61,7 @@ def pretrained(
         folder, torch_dtype=dtype, local_files_only=True, low_cpu_mem_usage=False
     )
     return from_scheduler(
-        nn.Module.to(model, device).eval(),
+        nn.Module.to(model, device),
         DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True),
         variance=DIGITS_VARIANCE,
         conditioning={"class_labels": torch.tensor(digits)},
