@@ -133,6 +133,21 @@ def test_heun_with_churn_holds_on_other_schedules(walk, denoised, start, noises)
     one = walk(options.tableau(vp, times), start, noises, rescaled)[-1] / vp.alpha(times)[-1]
     two = walk(options.tableau(EDM(), sigma), start / vp.alpha(times)[0], noises, denoised)[-1]
     np.testing.assert_allclose(one, two, rtol=1e-10)
+    table = options.tableau(vp, times)
+    assert table.draws.any()
+    np.testing.assert_allclose(table.alpha, vp.alpha(table.t), rtol=1e-12)
+    np.testing.assert_allclose(table.sigma, vp.sigma(table.t), rtol=1e-12)
+
+
+def test_short_grids_end_at_low_order():
+    """Where the end keeps some noise, only `short` lowers the order of the last steps."""
+    times = np.linspace(1, 0, 11)
+    for sampler, lags in [(DPMpp2M(), [2, 2, 1]), (DPMpp3M(), [3, 2, 1]), (DPMppSDE(), [2, 2, 1])]:
+        used = np.count_nonzero(sampler.tableau(VE(), times).b, axis=1)
+        assert used[-3:].tolist() == lags
+        assert used[:4].tolist() == [0, 1, 2, lags[0]]
+        full = type(sampler)(short=0).tableau(VE(), times).b
+        assert np.count_nonzero(full, axis=1)[-3:].tolist() == [lags[0]] * 3
 
 
 @given(st.floats(0, 1), st.integers(1, 12))

@@ -107,6 +107,28 @@ def test_dpm_solver(options, sampler, spacing, count, walk, denoised, start, noi
     assert drawn == table.draws.sum()
 
 
+@pytest.mark.parametrize("count", [7, 20])
+@pytest.mark.parametrize(("order", "sampler"), [(2, DPMpp2M()), (3, DPMpp3M())], ids=["2M", "3M"])
+def test_dpm_solver_with_noise_left(order, sampler, count, walk, denoised, start, noises, monkeypatch):
+    """To the level of time 0 instead of a clean end: only grids under 15 steps finish at low order."""
+    scheduler = DPMSolverMultistepScheduler(
+        beta_schedule="scaled_linear",
+        timestep_spacing="trailing",
+        prediction_type="sample",
+        solver_order=order,
+        final_sigmas_type="sigma_min",
+    )
+    products = scheduler.alphas_cumprod.double().tolist()
+    schedule = Discrete(products, final=products[0])
+    scheduler.set_timesteps(count)
+    times = grids.trailing(schedule, count)
+    assert scheduler.timesteps.tolist() == times[:-1].tolist()
+    ours = walk(sampler.tableau(schedule, times), start, noises, denoised)[-1]
+    levels = schedule.alpha(times[:-1]), schedule.sigma(times[:-1])
+    theirs, _ = replay(scheduler, levels, denoised, start, noises, monkeypatch)
+    np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
 @pytest.mark.parametrize(("count", "shift"), [(7, 1.0), (13, 3.0), (50, 3.0), (60, 1.0), (999, 3.0)])
 @pytest.mark.parametrize(
     ("kind", "sampler"), [(FlowMatchEulerDiscreteScheduler, FlowEuler()), (FlowMatchHeunDiscreteScheduler, FlowHeun())]
