@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
 
 import torch
 
 import paradrift as pd
 from paradrift.errors import SpecError
-
-if TYPE_CHECKING:
-    from paradrift.presets import Solver
-    from paradrift.samplers import Sampler
-    from paradrift.windows import Window
+from paradrift.windows import Window
 
 PI = (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)  # which classes are drawn when none are named
 
@@ -44,7 +39,7 @@ class SolverName(enum.StrEnum):
 
 
 class Precision(enum.StrEnum):
-    """Number formats of the model; states are kept in float32 or better."""
+    """Number formats of the model."""
 
     FLOAT32 = "float32"
     FLOAT64 = "float64"
@@ -56,8 +51,13 @@ class Precision(enum.StrEnum):
         """The torch dtype of this name."""
         return getattr(torch, self.value)
 
+    @property
+    def states(self) -> torch.dtype:
+        """The dtype of the states: float32, or float64 with a float64 model."""
+        return torch.float64 if self is Precision.FLOAT64 else torch.float32
 
-def sampler(name: SamplerName) -> Sampler:
+
+def sampler(name: SamplerName) -> pd.Sampler:
     """The sampler of a name, with its usual settings.
 
     Args:
@@ -111,35 +111,35 @@ def window(text: str) -> Window:
     raise SpecError(f"expected a window of auto, whole, a width such as 16, or blocks:4, found {text!r}")
 
 
-def solver(name: SolverName, *, width: str, tol: float, blocks: int, sweeps: int) -> Solver | None:
+def solver(name: SolverName, *, span: str | None, tol: float | None, blocks: int, sweeps: int) -> pd.Solver:
     """The solver preset of a name.
 
     Args:
         name: One of the names.
-        width: The window, see :func:`window`; ``paradigms`` needs a number and takes 16 for "auto".
-        tol: Tolerance, where the preset has one.
+        span: The window, see :func:`window`; None: the preset's own.
+        tol: Tolerance; None: the preset's own.
         blocks: Blocks of the PIADM presets.
         sweeps: Sweeps per block of the PIADM presets.
 
     Returns:
-        A solver, or None for the default, which follows ``window`` and ``tol`` of ``sample``.
+        A solver.
 
     Raises:
-        SpecError: if ``paradigms`` is given another window than a width.
+        SpecError: if the preset does not take the window or the tolerance that was given.
     """
-    match name:
-        case SolverName.DEFAULT:
-            return None
-        case SolverName.SEQUENTIAL:
-            return pd.sequential()
-        case SolverName.PIADM_SDE:
-            return pd.piadm_sde(blocks=blocks, sweeps=sweeps)
-        case SolverName.PIADM_ODE:
-            return pd.piadm_ode(blocks=blocks, sweeps=sweeps)
-        case SolverName.PARADIGMS:
-            if width != "auto" and not width.isdecimal():
-                raise SpecError(f"expected a width such as 16 as window of paradigms, found {width!r}")
-            return pd.paradigms(window=16 if width == "auto" else int(width), tol=tol)
+    if name is SolverName.DEFAULT:
+        return pd.default(1e-2 if tol is None else tol, None if span is None else window(span))
+    if name is SolverName.PARADIGMS:
+        if span is not None and not span.isdecimal():
+            raise SpecError(f"expected a width such as 64 as window of paradigms, found {span!r}")
+        return pd.paradigms(window=64 if span is None else int(span), tol=0.1 if tol is None else tol)
+    for option, value in (("window", span), ("tol", tol)):
+        if value is not None:
+            raise SpecError(f"expected no --{option} beside --solver {name.value}, which has its own, found {value}")
+    if name is SolverName.SEQUENTIAL:
+        return pd.sequential()
+    make = pd.piadm_sde if name is SolverName.PIADM_SDE else pd.piadm_ode
+    return make(blocks=blocks, sweeps=sweeps)
 
 
 def labels(text: str | None, number: int | None) -> list[int]:

@@ -101,15 +101,18 @@ def sample(
         SolverName, typer.Option(help=f"Parallel method: {_list(SolverName)}.", metavar="NAME", rich_help_panel=HOW)
     ] = SolverName.DEFAULT,
     window: Annotated[
-        str,
-        typer.Option(help="Rows in flight: auto, whole, a width such as 16, or blocks:4.", rich_help_panel=HOW),
-    ] = "auto",
-    tol: Annotated[
-        float,
+        str | None,
         typer.Option(
-            help="Largest error of the samples, in units of the data's standard deviation.", rich_help_panel=HOW
+            help="Rows in flight: auto (the default), whole, a width such as 16, or blocks:4.", rich_help_panel=HOW
         ),
-    ] = 1e-2,
+    ] = None,
+    tol: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest error of the samples, in units of the data's standard deviation; 0.01 if not given.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     blocks: Annotated[int, typer.Option(help="Blocks of the PIADM solvers.", rich_help_panel=HOW)] = 8,
     sweeps: Annotated[int, typer.Option(help="Sweeps per block of the PIADM solvers.", rich_help_panel=HOW)] = 12,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=WHERE)] = "cpu",
@@ -145,8 +148,7 @@ def sample(
         if threads < 1:
             raise SpecError(f"expected at least 1 thread, found --threads {threads}")
         torch.set_num_threads(threads)
-    preset = choices.solver(solver, width=window, tol=tol, blocks=blocks, sweeps=sweeps)
-    frame = choices.window(window) if preset is None else None
+    method = choices.solver(solver, span=window, tol=tol, blocks=blocks, sweeps=sweeps)
     _folder(out)
     denoiser = pd.pretrained(
         model, labels=classes, guidance=None if guidance == 1 else guidance, device=place, dtype=dtype.dtype
@@ -155,22 +157,19 @@ def sample(
     shape = (len(classes), 1, 28, 28)
     live, silent = Console(stderr=True), Console(quiet=True)
 
-    def run(name: str, method: pd.Solver | None, span: int, screen: Console, *callbacks: report.Callback) -> Solution:
+    def run(name: str, solver: pd.Solver, steps: int, screen: Console, *callbacks: report.Callback) -> Solution:
         with report.progress(screen, name, *callbacks) as callback:
             return pd.sample(
                 denoiser,
                 shape=shape,
                 sampler=rule,
-                steps=span,
+                steps=steps,
                 seed=seed,
-                tol=tol,
-                window=frame or pd.Auto(),
-                solver=method,
+                solver=solver,
                 max_rows=max_rows,
-                dtype=dtype.dtype,
+                dtype=dtype.states,
                 device=place,
                 callback=callback,
-                progress=False,
             )
 
     runs: list[report.Run] = []
@@ -181,7 +180,7 @@ def sample(
             raise typer.Abort
         runs.append(report.Run(name="sequential", solution=reference))
     trace = report.Trace()
-    answer = run("parallel", preset, steps, live, trace)
+    answer = run("parallel", method, steps, live, trace)
     gap = report.distance(answer.samples, runs[0].solution.samples, denoiser.variance) if runs else None
     runs.append(report.Run(name="parallel", solution=answer, distance=gap))
 
@@ -190,7 +189,11 @@ def sample(
     if tensors:
         answer.save(out / "samples.safetensors")
     if as_json:
-        print(json.dumps(report.plain(runs, {"sampler": sampler.value, "steps": steps, "seed": seed, "tol": tol})))
+        print(
+            json.dumps(
+                report.plain(runs, {"sampler": sampler.value, "steps": steps, "seed": seed, "solver": repr(method)})
+            )
+        )
     else:
         screen = Console()
         screen.print(report.table(runs))

@@ -262,11 +262,12 @@ class Secant:
     Args:
         groups: Group of each element, shape (*shape), int64, starting at 0: one secant per group (coordinates against
             atom types of a molecule, say). None: one per sample and node.
-        variance: Data variance per element of the Gaussian slope used before the first measurement.
+        variance: Data variance per element of the Gaussian slope used before the first measurement; None for the
+            denoiser's own, or 1.
     """
 
     groups: Tensor | None = None
-    variance: float = 1.0
+    variance: float | None = None
 
     @property
     def measured(self) -> bool:
@@ -282,4 +283,4 @@ class Secant:
         Returns:
             Shape (R,).
         """
-        return in_form(table, gaussian(table, self.variance))
+        return in_form(table, gaussian(table, self.variance or 1.0))

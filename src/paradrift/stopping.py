@@ -30,6 +30,9 @@ class View:
         effect: Predicted effect of each node's defect on the following rows, rms of x / alpha, shape (W, S); zero at
             rows that are not nodes, infinite where a node has not been evaluated.
         growth: Factor by which a change of the row after each node reaches the answer, shape (W, S).
+        change: Change of each node's state in this sweep, rms, shape (W, S); zero at the front.
+        posterior: Standard deviation of DDPM's noise on the step that leaves each node, shape (W, S); zero without a
+            noise schedule.
         unit: sqrt(v0) of each sample, shape (S,).
         span: Rows of each sample's window, shape (S,), int64.
         swept: Sweeps since the front last moved by acceptance of its window, shape (S,), int64.
@@ -40,6 +43,8 @@ class View:
 
     effect: Tensor
     growth: Tensor
+    change: Tensor
+    posterior: Tensor
     unit: Tensor
     span: Tensor
     swept: Tensor
@@ -152,3 +157,45 @@ class Sweeps:
             Shape (S,), int64.
         """
         return torch.where(view.swept >= self.count, view.span, torch.zeros_like(view.span))
+
+
+@dataclass(frozen=True)
+class LocalChange:
+    r"""ParaDiGMS' rule: a row is settled when it changed little compared with the noise of its own step.
+
+    Row m passes when :math:`|dx_m|^2 / D \le \mathrm{tol}^2 g_m^2`, g the standard deviation of DDPM's posterior; the
+    row after the last that passed is settled too. A local change is not an error: where transitions damp, the answer
+    may still be far away. Kept for comparison.
+
+    Args:
+        tol: Change per noise, 0.1 in the paper.
+
+    Raises:
+        SpecError: if the tolerance is negative or not a number.
+
+    Source: Shih et al. 2023, arXiv 2305.16317, Algorithm 1.
+    """
+
+    tol: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.tol >= 0:
+            raise SpecError(f"expected a tolerance of at least 0, found {self.tol}")
+
+    @property
+    def causal(self) -> bool:
+        """True: prefixes are settled by what happened before them."""
+        return True
+
+    def accept(self, view: View) -> Tensor:
+        """The longest prefix of rows that pass, and one more.
+
+        Args:
+            view: The windows after a sweep.
+
+        Returns:
+            Shape (S,), int64.
+        """
+        settled = view.change <= self.tol * view.posterior
+        settled[0] = True
+        return torch.minimum(settled.long().cumprod(0).sum(0), view.span)

@@ -59,7 +59,7 @@ class Outcome:
     trajectory: Tensor | None
 
 
-Solver = Generator[Request, Tensor, Outcome]
+Solving = Generator[Request, Tensor, Outcome]
 
 
 class Interrupted(Exception):

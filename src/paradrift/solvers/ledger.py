@@ -36,7 +36,7 @@ class Ledger:
     Args:
         answers: Final states, shape (S, D).
         status: One per sample, None while running.
-        squares: Sum of squared contributions to the error, shape (S,), float64.
+        bound: Sum of contributions to the error, shape (S,), float64.
         rounds: Rounds in which each sample took part, shape (S,), int64.
         trajectory: All rows, shape (S, R, D), or None.
         checks: Accepted nodes that wait.
@@ -44,7 +44,7 @@ class Ledger:
 
     answers: Tensor
     status: list[Status | None]
-    squares: Tensor
+    bound: Tensor
     rounds: Tensor
     trajectory: Tensor | None
     checks: list[Check] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Ledger:
         return Ledger(
             answers=start.clone(),
             status=[None] * samples,
-            squares=torch.zeros(samples, dtype=torch.float64, device=start.device),
+            bound=torch.zeros(samples, dtype=torch.float64, device=start.device),
             rounds=torch.zeros(samples, dtype=torch.int64, device=start.device),
             trajectory=trajectory,
         )
@@ -97,16 +97,15 @@ class Ledger:
         self.contribute(check.sample, defect * check.weight)
 
     def contribute(self, samples: Tensor, contributions: Tensor) -> None:
-        """Add what one round leaves behind to the error of samples.
+        """Add contributions to the error of samples.
 
-        Defects accepted in one round point the same way as often as not, so they add up; rounds add up as squares.
+        They add up as they are: along a smooth path, neighbouring defects point the same way.
 
         Args:
             samples: Sample of each contribution, shape (K,).
             contributions: In units of sqrt(v0), shape (K,); those that are not a number count as infinite.
         """
-        amounts = torch.nan_to_num(contributions.double(), nan=torch.inf)
-        self.squares += torch.zeros_like(self.squares).index_add_(0, samples, amounts).square()
+        self.bound.index_add_(0, samples, torch.nan_to_num(contributions.double(), nan=torch.inf))
 
     def close(self, samples: Tensor, answers: Tensor, status: Status) -> None:
         """Enter the end of some samples.
@@ -120,8 +119,8 @@ class Ledger:
         for sample in samples.tolist():
             self.status[sample] = status
         if status is not Status.CONVERGED:
-            self.squares[samples] = torch.inf
+            self.bound[samples] = torch.inf
 
     def error(self) -> Tensor:
         """Estimated error of each sample, shape (S,), in units of sqrt(v0)."""
-        return self.squares.sqrt()
+        return self.bound.clone()

@@ -32,6 +32,7 @@ class Lowered:
         prior: Slopes before measurement, in the table's form.
         gain: What a unit defect of a node's output does to the rows after it, in x / alpha.
         growth: Response of the answer to each row, shape (LEVELS, R + pad).
+        posterior: Standard deviation of DDPM's noise on the step that leaves each row.
         node: Whether a row is evaluated, bool.
         before: Number of nodes before each row, int64.
         of_node: Row of each node, then the last row, shape (M + 1,), int64.
@@ -51,6 +52,7 @@ class Lowered:
     prior: Tensor
     gain: Tensor
     growth: Tensor
+    posterior: Tensor
     node: Tensor
     before: Tensor
     of_node: Tensor
@@ -90,7 +92,8 @@ def lower(table: Tableau, slopes: Slopes, variance: float, pad: int, dtype: torc
         tail = np.full((*values.shape[:-1], pad), fill)
         return torch.as_tensor(np.concatenate([values, tail], axis=-1)).to(device=device, dtype=dtype)
 
-    alpha = np.ones(table.rows) if table.alpha is None else table.alpha
+    # A start without signal has an infinite x / alpha; a floor far below any other level keeps the measures finite.
+    alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, 1e-4)
     ratio = np.zeros(table.rows) if table.sigma is None else table.sigma / alpha
     p, q = to_data(table)
     a_lags, b_lags, c_lags = table.lags
@@ -110,9 +113,21 @@ def lower(table: Tableau, slopes: Slopes, variance: float, pad: int, dtype: torc
         prior=padded(slopes.prior(table)),
         gain=padded((np.abs(table.b) / alpha[:, None]).sum(0)),
         growth=padded(levels(table, variance)),
+        posterior=padded(_posterior(table)),
         node=torch.as_tensor(node).to(device),
         before=torch.as_tensor(before).to(device),
         of_node=torch.as_tensor(of_node).to(device),
         noisy=table.noisy,
         scheduled=table.alpha is not None,
     )
+
+
+def _posterior(table: Tableau) -> Array:
+    """sigma_s sqrt(1 - r^2) with r = (alpha_t sigma_s) / (alpha_s sigma_t), for the step from each row t to the next."""
+    std = np.zeros(table.rows)
+    if table.alpha is not None and table.sigma is not None:
+        ahead = table.alpha[:-1] * table.sigma[1:]
+        behind = table.alpha[1:] * table.sigma[:-1]
+        ratio = np.divide(ahead, behind, out=np.ones_like(ahead), where=behind > 0)
+        std[:-1] = table.sigma[1:] * np.sqrt(np.clip(1 - ratio**2, 0, None))
+    return std

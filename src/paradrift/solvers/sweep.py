@@ -11,7 +11,6 @@ sequential sampler. Named methods are choices of window, slopes, guess and stop:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from paradrift.guesses import Guess
 from paradrift.noise import Noise
 from paradrift.slopes import Slopes
 from paradrift.solution import Round, Status
-from paradrift.solvers.base import Interrupted, Outcome, Request, Solver
+from paradrift.solvers.base import Interrupted, Outcome, Request, Solving
 from paradrift.solvers.ledger import Check, Ledger
 from paradrift.solvers.lowered import Lowered, lower
 from paradrift.solvers.measure import Facts, measure
@@ -33,7 +32,7 @@ from paradrift.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Solver:
     """The choices of one sweep solver.
 
     Args:
@@ -41,8 +40,9 @@ class Plan:
         slopes: How defects travel.
         guess: Where entering nodes start.
         stop: When rows are settled.
-        verify: Evaluate accepted nodes once more, at their accepted states, to measure the defects that were left
-            (and one more round at the end). Without it the reported error is a prediction.
+        verify: About how many nodes, evenly spread over the chain, are evaluated once more at their accepted states,
+            to measure the defects that were left (and one more round at the end); the reported error is built on
+            them. 0: on predictions made while settling.
         max_rounds: Budget of rounds; None for no limit (a chain never needs more rounds than it has nodes, per sweep
             that is asked for).
     """
@@ -51,7 +51,7 @@ class Plan:
     slopes: Slopes
     guess: Guess
     stop: Stop
-    verify: bool = True
+    verify: int = 64
     max_rounds: int | None = None
 
 
@@ -59,22 +59,25 @@ def sweep(
     table: Tableau,
     start: Tensor,
     noise: Noise,
-    plan: Plan,
+    solver: Solver,
     *,
     variance: float | None = None,
     keep: bool = False,
+    lead: int | None = None,
     observe: Callable[[Round], None] | None = None,
-) -> Solver:
+) -> Solving:
     """Solve a chain for a batch of samples.
 
     Args:
         table: The sampler's table.
         start: Starting states, already scaled, shape (S, *shape); their dtype is the dtype of the solve.
         noise: Where noises come from.
-        plan: The choices.
+        solver: The choices.
         variance: Data variance per element v0, the unit of tolerances; None to take the mean square of each sample's
             own data prediction.
         keep: Whether to keep all rows.
+        lead: Windows that a sample may be ahead of the slowest, for noise sources that must hold everything between;
+            None for no limit.
         observe: Called after each round.
 
     Yields:
@@ -83,11 +86,11 @@ def sweep(
     Returns:
         The outcome.
     """
-    run = _Run(table, start, noise, plan, variance, keep)
+    run = _Run(table, start, noise, solver, variance, keep, lead)
     rounds = 0
     ending = Status.BUDGET_EXHAUSTED
     try:
-        while len(run.active) and (plan.max_rounds is None or rounds < plan.max_rounds):
+        while len(run.active) and (solver.max_rounds is None or rounds < solver.max_rounds):
             request, where, check = run.ask()
             if request is None:
                 outputs = run.state.z.new_zeros(0, run.state.z.shape[2])
@@ -104,7 +107,7 @@ def sweep(
             answer = yield run.request(check.x, check.row, check.sample)
             run.ledger.rounds[check.sample.unique()] += 1
             run.receive(answer, check)
-    except Interrupted:
+    except (Interrupted, KeyboardInterrupt):
         ending = Status.INTERRUPTED
     run.give_up(ending)
     return run.outcome()
@@ -114,33 +117,43 @@ class _Run:
     """One solve in progress: the windows, the books, and the four things a round does with them."""
 
     def __init__(
-        self, table: Tableau, start: Tensor, noise: Noise, plan: Plan, variance: float | None, keep: bool
+        self,
+        table: Tableau,
+        start: Tensor,
+        noise: Noise,
+        solver: Solver,
+        variance: float | None,
+        keep: bool,
+        lead: int | None,
     ) -> None:
-        self.plan, self.noise, self.variance = plan, noise, variance
+        self.solver, self.noise, self.variance = solver, noise, variance
         self.shape, self.nodes, self.last = start.shape[1:], table.nodes, table.rows - 1
         flat = start.flatten(1)
         # One row of history more than the table reaches back: entering nodes continue the last evaluated node.
         self.history = table.reach + 1
-        ends = plan.window.limit(torch.arange(table.nodes), table.nodes)
+        ends = solver.window.limit(torch.arange(table.nodes), table.nodes)
         of_node = torch.tensor([*table.evaluated.nonzero()[0].tolist(), self.last])
         self.width = int((of_node[ends] - of_node[:-1]).max())
+        self.evaluations = 0
         self.widest = int((ends - torch.arange(table.nodes)).max())
+        self.lead = None if lead is None else lead * self.width
         pad = self.history + self.width + 1
-        self.table: Lowered = lower(table, plan.slopes, variance or 1.0, pad, start.dtype, start.device)
-        groups = plan.slopes.groups
+        self.table: Lowered = lower(table, solver.slopes, variance or 1.0, pad, start.dtype, start.device)
+        groups = solver.slopes.groups
         self.groups = None if groups is None else groups.flatten().to(start.device)
         self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)
         self.ledger = Ledger.open(flat, table.rows if keep else 0)
         self.active = torch.arange(len(flat), device=start.device)
         self.swept = torch.zeros_like(self.active)
-        self.limit = self.table.limits(self.state.front, plan.window)
+        self.limit = self.table.limits(self.state.front, solver.window)
         self.moved = torch.ones_like(self.state.known)
         self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
         self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
         self.enter(torch.full_like(self.state.front, self.history), self.width)
 
     def request(self, x: Tensor, row: Tensor, sample: Tensor) -> Request:
-        """Rows as the model wants them: scaled, in the sample's shape."""
+        """Rows as the model wants them: scaled, in the sample's shape; counted."""
+        self.evaluations += len(row)
         scaled = (x * self.table.scale[row][:, None]).unflatten(1, self.shape)
         return Request(x=scaled, t=self.table.t[row], sample=sample, node=row)
 
@@ -148,7 +161,7 @@ class _Run:
         """What to evaluate next: nodes inside their windows that moved, and accepted nodes that wait."""
         rows = rows_of(self.state, self.history)
         inside = (self.positions >= self.history - 1) & (rows < self.limit)
-        need = self.table.node[rows] & inside & (~self.state.known | self.moved)
+        need = self.table.node[rows] & inside & (~self.state.known | self.moved) & ~self._waiting()
         where = need.nonzero(as_tuple=True)
         x, row, sample = self.state.z[where], rows[where], self.active[where[1]]
         check = self.ledger.take_checks()
@@ -158,6 +171,13 @@ class _Run:
             return None, where, None
         self.ledger.rounds[self.active] += 1
         return self.request(x, row, sample), where, check
+
+    def _waiting(self) -> Tensor:
+        """Samples that must let the slowest catch up, shape (S,)."""
+        front = self.state.front
+        if self.lead is None or not len(front):
+            return torch.zeros_like(front, dtype=torch.bool)
+        return front > front.min() + self.lead
 
     def receive(self, answer: Tensor, check: Check | None) -> Tensor:
         """Split an answer: verified nodes go to the books, the rest is returned."""
@@ -180,11 +200,11 @@ class _Run:
             outputs,
             variance=self.variance or 1.0,
             groups=self.groups,
-            secants=self.plan.slopes.measured,
+            secants=self.solver.slopes.measured,
             history=history,
         )
         if facts.spoiled:
-            continue_references(state, table, rows, history, self.plan.slopes.measured)
+            continue_references(state, table, rows, history, self.solver.slopes.measured)
         if self.variance is None:
             self._update_unit(rows)
         old = state.z.clone()
@@ -206,6 +226,8 @@ class _Run:
         view = View(
             effect=effect,
             growth=growth,
+            change=change[nodes],
+            posterior=table.posterior[row],
             unit=self.unit[self.active],
             span=span,
             swept=self.swept,
@@ -213,7 +235,7 @@ class _Run:
             last=ends,
             moved=torch.where(ends, moved, torch.inf),
         )
-        accepted = torch.where(facts.broken, 0, self.plan.stop.accept(view))
+        accepted = torch.where(facts.broken | self._waiting(), 0, self.solver.stop.accept(view))
         for _ in range(history):  # a front must be a node, or the answer
             row = state.front + accepted
             plain = (accepted > 0) & ~table.node[row] & (row < self.limit)
@@ -256,7 +278,7 @@ class _Run:
         self.moved = self.moved[index, column]
         state.shift(accepted, history)
         self.swept = torch.where(accepted > 0, 0, self.swept)
-        renewed = self.table.limits(state.front, self.plan.window)
+        renewed = self.table.limits(state.front, self.solver.window)
         self.limit = torch.where(accepted > 0, renewed, self.limit)
         self.enter(len(self.positions) - accepted, longest)
 
@@ -265,19 +287,19 @@ class _Run:
         history, state, table = self.history, self.state, self.table
         first, stop = history - 1, history - 1 + len(view.effect)
         inner = self.positions[first:stop] < first + accepted  # nodes whose outputs are now final
-        predicted = torch.where(inner, view.effect * view.growth, 0.0) / view.unit
-        predicted[0] = 0.0  # the front's output is its own
-        if not self.plan.verify:
+        inner[0] = False  # the front's output is its own
+        row = rows[first:stop]
+        if not self.solver.verify:
+            predicted = torch.where(inner, view.effect * view.growth, 0.0) / view.unit
             samples = self.active.expand_as(predicted)
             self.ledger.contribute(samples.flatten(), predicted.flatten())
         else:
-            row = rows[first:stop]
-            wait = inner & table.node[row] & self.moved[first:stop]
-            wait[0] = False
+            stride = max(1, self.nodes // self.solver.verify)
+            wait = inner & table.node[row] & self.moved[first:stop] & (table.before[row.clamp(max=self.last)] % stride == 0)
             which = wait.nonzero(as_tuple=True)
             if len(which[0]):
                 at = (which[0] + first, which[1])
-                weight = (table.gain[row] * view.growth / view.unit)[which].double()
+                weight = stride * (table.gain[row] * view.growth / view.unit)[which].double()
                 check = Check(
                     x=state.z[at], out=state.out[at], row=row[which], sample=self.active[which[1]], weight=weight
                 )
@@ -292,7 +314,7 @@ class _Run:
         state, table, history = self.state, self.table, self.history
         first = len(self.positions) - longest
         rows = rows_of(state, history)
-        continue_references(state, table, rows, history, self.plan.slopes.measured)
+        continue_references(state, table, rows, history, self.solver.slopes.measured)
         late = rows[first:]
         fill = (entering <= self.positions[first:]).unsqueeze(-1)
         if table.noisy:
@@ -303,7 +325,7 @@ class _Run:
                 terms = terms + weight[late].unsqueeze(-1) * drawn
             state.noise[first:] = torch.where(fill, terms, state.noise[first:])
             self.noise.release(int(state.front.min()))
-        guessed = self.plan.guess.states(self.active, late.clamp(max=self.last), state.z[first - 1])
+        guessed = self.solver.guess.states(self.active, late.clamp(max=self.last), state.z[first - 1])
         if guessed is None:
             march(state, table, rows, first, len(self.positions), entering)
         else:
@@ -336,7 +358,7 @@ class _Run:
         answers[self.active] = self._preview()
         return Round(
             index=index,
-            evaluations=0,
+            evaluations=self.evaluations,
             settled=settled,
             change=change,
             preview=answers.unflatten(1, self.shape),
@@ -361,6 +383,6 @@ class _Run:
             error=self.ledger.error().to(self.unit.dtype),
             rounds=tuple(self.ledger.rounds.tolist()),
             window=self.widest,
-            certifiable=self.plan.stop.causal,
+            certifiable=self.solver.stop.causal,
             trajectory=None if trajectory is None else trajectory.unflatten(2, self.shape),
         )

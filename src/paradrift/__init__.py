@@ -1,0 +1,75 @@
+"""Sampling from diffusion and flow models, parallel in time."""
+
+from __future__ import annotations
+
+from paradrift.adapters import denoiser as denoiser
+from paradrift.adapters import diffusers_denoiser as diffusers_denoiser
+from paradrift.adapters import edm_denoiser as edm_denoiser
+from paradrift.adapters import edm_network as edm_network
+from paradrift.adapters import from_scheduler as from_scheduler
+from paradrift.analytic import Gaussian as Gaussian
+from paradrift.analytic import GaussianMixture as GaussianMixture
+from paradrift.analytic import PointMass as PointMass
+from paradrift.denoisers import Clipped as Clipped
+from paradrift.denoisers import Counted as Counted
+from paradrift.denoisers import Denoiser as Denoiser
+from paradrift.denoisers import Guided as Guided
+from paradrift.denoisers import Reform as Reform
+from paradrift.errors import NotAffineError as NotAffineError
+from paradrift.errors import ParadriftError as ParadriftError
+from paradrift.errors import Refused as Refused
+from paradrift.errors import SolveError as SolveError
+from paradrift.errors import SpecError as SpecError
+from paradrift.forms import Form as Form
+from paradrift.guesses import Coast as Coast
+from paradrift.guesses import Given as Given
+from paradrift.guesses import Repeat as Repeat
+from paradrift.presets import default as default
+from paradrift.presets import paradigms as paradigms
+from paradrift.presets import piadm_ode as piadm_ode
+from paradrift.presets import piadm_sde as piadm_sde
+from paradrift.presets import sequential as sequential
+from paradrift.pretrained import pretrained as pretrained
+from paradrift.sample import iterate as iterate
+from paradrift.sample import sample as sample
+from paradrift.samplers import DDIM as DDIM
+from paradrift.samplers import DDPM as DDPM
+from paradrift.samplers import Ancestral as Ancestral
+from paradrift.samplers import DPMpp2M as DPMpp2M
+from paradrift.samplers import DPMpp3M as DPMpp3M
+from paradrift.samplers import DPMppSDE as DPMppSDE
+from paradrift.samplers import Euler as Euler
+from paradrift.samplers import Exponential as Exponential
+from paradrift.samplers import FlowEuler as FlowEuler
+from paradrift.samplers import FlowHeun as FlowHeun
+from paradrift.samplers import Heun as Heun
+from paradrift.samplers import Sampler as Sampler
+from paradrift.schedules import EDM as EDM
+from paradrift.schedules import OU as OU
+from paradrift.schedules import VE as VE
+from paradrift.schedules import VP as VP
+from paradrift.schedules import Cosine as Cosine
+from paradrift.schedules import Discrete as Discrete
+from paradrift.schedules import Flow as Flow
+from paradrift.schedules import Schedule as Schedule
+from paradrift.slopes import Constant as Constant
+from paradrift.slopes import Increments as Increments
+from paradrift.slopes import Reference as Reference
+from paradrift.slopes import Secant as Secant
+from paradrift.slopes import Zero as Zero
+from paradrift.solution import Round as Round
+from paradrift.solution import Solution as Solution
+from paradrift.solution import Stats as Stats
+from paradrift.solution import Status as Status
+from paradrift.solvers.sweep import Solver as Solver
+from paradrift.stopping import LocalChange as LocalChange
+from paradrift.stopping import Sweeps as Sweeps
+from paradrift.stopping import Tolerance as Tolerance
+from paradrift.tableau import Rows as Rows
+from paradrift.tableau import Tableau as Tableau
+from paradrift.windows import Auto as Auto
+from paradrift.windows import Blocks as Blocks
+from paradrift.windows import Sliding as Sliding
+from paradrift.windows import Whole as Whole
+
+__version__ = "0.1.0"

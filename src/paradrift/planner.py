@@ -1,0 +1,167 @@
+r"""The planner: how wide a window, from the measured cost of batched calls on this machine.
+
+Rounds fall with the width W roughly as
+
+.. math:: \mathrm{rounds}(W) \approx K + M / (\eta W),
+
+K sweeps to settle anything at all, and afterwards a share :math:`\eta` of the window settled in each round. What a
+round costs is the model's time for S W rows, which only a measurement knows: on an idle GPU nearly that of one row, on
+two CPU cores often proportional to the rows. The width with the least predicted time is taken; if the sequential
+sampler (M calls of S rows) is predicted to be as fast, the plan is the sequential sampler.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from paradrift.executors import Local
+from paradrift.pump import synchronize
+from paradrift.solvers.base import Request
+from paradrift.tableau import Tableau
+from paradrift.windows import Auto, Sliding
+
+SETTLING = 6.0  # K and eta: fitted on the embedded model and the mixtures at tol 1e-2 (benchmarks/results)
+SHARE = 0.45
+MARGIN = 0.95  # a parallel plan must promise at least this much less than the sequential one
+BUDGET = 0.25  # of the predicted sequential time, at most, is spent on measuring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the planner decided.
+
+    Args:
+        window: A concrete window, to be passed as ``window=`` to replay the choice.
+        words: The decision in one sentence.
+        sequential_seconds: Predicted time of the sequential sampler.
+        seconds: Predicted time of the plan.
+        costs: Measured seconds of a call by number of rows.
+    """
+
+    window: Sliding
+    words: str
+    sequential_seconds: float
+    seconds: float
+    costs: dict[int, float]
+
+
+_measured: dict[tuple[object, ...], tuple[Callable[[], object], dict[int, float]]] = {}
+
+
+def measure_costs(
+    executor: Local, table: Tableau, shape: tuple[int, ...], samples: int, widest: int, like: torch.Tensor
+) -> dict[int, float]:
+    """Seconds of a model call for growing numbers of rows, remembered per model, shape, dtype, device and threads.
+
+    Args:
+        executor: Where rows are evaluated.
+        table: The sampler's table: its times are used.
+        shape: Shape of one sample.
+        samples: Number of samples S; calls have S W rows.
+        widest: Largest window width of interest.
+        like: A tensor with the dtype and device of the states.
+
+    Returns:
+        Seconds by number of rows, at least for one window width.
+    """
+    key = (id(executor.denoiser), shape, samples, like.dtype, str(like.device), torch.get_num_threads())
+    alive, costs = _measured.get(key, (lambda: None, {}))
+    if alive() is not executor.denoiser:
+        costs = {}
+    nodes = np.flatnonzero(table.evaluated)
+    times = torch.as_tensor(table.t[nodes[len(nodes) // 2 :][:1]]).to(like)
+
+    def timed(rows: int, repeats: int) -> float:
+        sample = torch.arange(rows, device=like.device) % samples
+        request = Request(x=like.new_zeros(rows, *shape), t=times.expand(rows), sample=sample, node=sample)
+        best = float("inf")
+        for _ in range(repeats):
+            synchronize(like.device)
+            begin = time.perf_counter()
+            executor.evaluate(request)
+            best = min(best, time.perf_counter() - begin)
+        return best
+
+    begin = time.perf_counter()
+    if samples not in costs:
+        costs[samples] = timed(samples, 3)
+    allowed = BUDGET * len(nodes) * costs[samples]
+    width = 2
+    while width <= min(widest, len(nodes)) and samples * width not in costs:
+        wider = costs[samples * width // 2] * 2 * 2  # two calls, if cost were proportional to rows
+        if time.perf_counter() - begin + wider > allowed:
+            break
+        costs[samples * width] = timed(samples * width, 2)
+        if costs[samples * width] > 1.9 * costs[samples * width // 2] and width >= 8:
+            break
+        width *= 2
+    try:
+        _measured[key] = (weakref.ref(executor.denoiser), costs)
+    except TypeError:  # an object without weak references is measured anew each time
+        pass
+    return costs
+
+
+def cost_of(rows: float, costs: dict[int, float]) -> float:
+    """Seconds of a call, interpolated; proportional to the rows beyond the largest measured number.
+
+    Args:
+        rows: Number of rows.
+        costs: Measured seconds by number of rows.
+
+    Returns:
+        Seconds.
+    """
+    known = sorted(costs)
+    if rows >= known[-1]:
+        return costs[known[-1]] * rows / known[-1]
+    return float(np.interp(rows, known, [costs[size] for size in known]))
+
+
+def rounds_of(width: int, nodes: int) -> float:
+    """Predicted rounds of a window.
+
+    Args:
+        width: Width W.
+        nodes: Nodes M.
+
+    Returns:
+        Rounds, not more than M.
+    """
+    return min(float(nodes), SETTLING * min(1.0, width / SETTLING) + nodes / max(1.0, SHARE * width))
+
+
+def choose(auto: Auto, costs: dict[int, float], samples: int, nodes: int, verify: int) -> Choice:
+    """The width with the least predicted time.
+
+    Args:
+        auto: The request.
+        costs: Measured seconds by number of rows.
+        samples: Number of samples S.
+        nodes: Nodes M.
+        verify: Number of nodes that are evaluated once more.
+
+    Returns:
+        The choice.
+    """
+    sequential = nodes * costs[samples] if samples in costs else nodes * cost_of(samples, costs)
+    widths = [width for width in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256) if width <= auto.widest]
+    widths = [width for width in widths if width < nodes] + ([nodes] if nodes <= auto.widest else [])
+    best, least = 1, sequential * MARGIN
+    for width in widths:
+        rounds = rounds_of(width, nodes)
+        checked = min(verify, nodes) / rounds
+        seconds = rounds * cost_of(samples * (width + checked), costs)
+        if seconds < least:
+            best, least = width, seconds
+    if best == 1:
+        words = "sequential: no window promised to be faster"
+        return Choice(window=Sliding(1), words=words, sequential_seconds=sequential, seconds=sequential, costs=costs)
+    words = f"Sliding({best}): predicted {sequential / least:.1f} times faster than sequential"
+    return Choice(window=Sliding(best), words=words, sequential_seconds=sequential, seconds=least, costs=costs)

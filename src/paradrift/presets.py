@@ -1,0 +1,89 @@
+"""Named methods: one line each, points of one product (window, slopes, guess, stop)."""
+
+from __future__ import annotations
+
+from paradrift.forms import Form
+from paradrift.guesses import Coast, Repeat
+from paradrift.slopes import Increments, Secant, Zero
+from paradrift.solvers.sweep import Solver as Solver
+from paradrift.stopping import LocalChange, Sweeps, Tolerance
+from paradrift.windows import Auto, Blocks, Sliding, Window
+
+DEFAULT_TOL = 1e-2
+
+
+def default(tol: float = DEFAULT_TOL, window: Window | None = None, verify: int = 64) -> Solver:
+    """The library's own: secant slopes, Gaussian continuation, a stop calibrated on the answer, a planned window.
+
+    Args:
+        tol: Distance of the answer to the sequential one, rms over elements in units of sqrt(v0).
+        window: None to let the planner choose.
+        verify: About how many nodes are evaluated once more to measure the error that is reported; 0 for none.
+
+    Returns:
+        The solver.
+    """
+    return Solver(window=window or Auto(), slopes=Secant(), guess=Coast(), stop=Tolerance(tol), verify=verify)
+
+
+def sequential() -> Solver:
+    """The sequential sampler, through the same code: a window of one node.
+
+    Returns:
+        The solver.
+    """
+    return Solver(window=Sliding(1), slopes=Zero(), guess=Coast(), stop=Tolerance(0.0), verify=0)
+
+
+def piadm_sde(blocks: int, sweeps: int) -> Solver:
+    """PIADM-SDE: blocks one after the other, K Picard sweeps of the exponential integrator in each.
+
+    For the paper's setting use ``Exponential(form=Form.SCORE, stochasticity=1)`` on the grid ``shrinking``. Rounds are
+    K N; with K at least the number of nodes of a block the answer is the sequential sampler's.
+
+    Args:
+        blocks: N.
+        sweeps: K.
+
+    Returns:
+        The solver.
+
+    Source: Chen, Ren, Ying, Rotskoff 2024, arXiv 2405.15986, Algorithm 1.
+    """
+    return Solver(window=Blocks(blocks), slopes=Zero(Form.SCORE), guess=Repeat(), stop=Sweeps(sweeps), verify=0)
+
+
+def piadm_ode(blocks: int, sweeps: int) -> Solver:
+    """The predictor of PIADM-ODE: as PIADM-SDE, for ``Exponential(form=Form.SCORE, stochasticity=0)``.
+
+    The corrector of the paper, which turns closeness in W2 into closeness in TV, is not part of this preset.
+
+    Args:
+        blocks: N.
+        sweeps: K.
+
+    Returns:
+        The solver.
+
+    Source: Chen, Ren, Ying, Rotskoff 2024, arXiv 2405.15986, Algorithm 2.
+    """
+    return piadm_sde(blocks, sweeps)
+
+
+def paradigms(window: int = 64, tol: float = 0.1) -> Solver:
+    """ParaDiGMS: Picard on increments in a sliding window, stopped on the local change.
+
+    Its tolerance is not the library's: it bounds a local change in units of the step's noise, not an error.
+
+    Args:
+        window: Width of the window.
+        tol: Change per noise, 0.1 in the paper.
+
+    Returns:
+        The solver.
+
+    Source: Shih et al. 2023, arXiv 2305.16317, Algorithm 1.
+    """
+    return Solver(
+        window=Sliding(window), slopes=Increments(), guess=Repeat(), stop=LocalChange(tol), verify=0
+    )

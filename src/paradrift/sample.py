@@ -1,0 +1,427 @@
+"""The front door: sample a chain, all of it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Sequence
+
+import torch
+from torch import Tensor
+
+from paradrift import grids, presets
+from paradrift.denoisers import Denoiser, modules
+from paradrift.errors import SolveError, SpecError
+from paradrift.executors import Local
+from paradrift.forms import Array, Form
+from paradrift.guesses import Guess
+from paradrift.noise import Buffered, Drawn, Given, Noise, Philox
+from paradrift.planner import choose, measure_costs
+from paradrift.pump import Timed, evaluating, pump, synchronize
+from paradrift.samplers import DDPM, Sampler
+from paradrift.slopes import Secant, Slopes, Zero
+from paradrift.solution import Round, Solution, Stats, Status
+from paradrift.solvers.base import Outcome
+from paradrift.solvers.sweep import Solver, sweep
+from paradrift.stopping import Stop, Tolerance
+from paradrift.tableau import Tableau
+from paradrift.windows import Auto, Window
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+def sample(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    sampler: Sampler | Tableau | None = None,
+    steps: int | None = None,
+    times: Array | Sequence[float] | None = None,
+    solver: Solver | None = None,
+    window: Window | None = None,
+    slopes: Slopes | None = None,
+    guess: Guess | None = None,
+    stop: Stop | None = None,
+    tol: float | None = None,
+    max_rounds: int | None = None,
+    seed: int | Sequence[int] = 0,
+    generator: Generators | None = None,
+    noise: Noise | Tensor | None = None,
+    start: Tensor | None = None,
+    max_rows: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    callback: Callable[[Round], None] | None = None,
+    progress: bool = False,
+    trajectory: bool = False,
+    throw: bool = False,
+) -> Solution:
+    r"""Sample, parallel in time: the sequential sampler's answer in few rounds of batched calls.
+
+    Args:
+        denoiser: The model; see :func:`paradrift.denoiser` for your own network.
+        shape: Shape of the batch, (S, *shape).
+        sampler: The sequential method, DDPM unless given; or a ready table.
+        steps: Number of steps on the schedule's usual grid.
+        times: The grid itself, strictly decreasing model times, instead of ``steps``.
+        solver: The parallel method, :func:`paradrift.default` unless given. The next five arguments replace one of its
+            choices each.
+        window: Which nodes are worked on; ``Auto()`` plans it from measured costs.
+        slopes: How defects travel.
+        guess: Where entering nodes start.
+        stop: When rows are settled.
+        tol: Short for ``stop=Tolerance(tol)``: distance of each final sample to the sequential answer, rms over
+            elements in units of the data's standard deviation.
+        max_rounds: Budget of rounds; what is not settled by then has the status BUDGET_EXHAUSTED.
+        seed: Seed of the addressed noise: ``s`` gives sample i the stream (s, i), a list gives each its own.
+        generator: Take the noise from a generator (or one a sample) exactly as a sequential diffusers loop would.
+        noise: A noise source, or ready noises of shape (S, R, *shape), which need ``start``.
+        start: The start in the state's own scale, shape (S, *shape), instead of drawn noise.
+        max_rows: Most rows in one model call.
+        dtype: Precision of the states, float32 or float64; the model may run in less.
+        device: Where the states live.
+        callback: Called after each round with a :class:`paradrift.Round`.
+        progress: Whether to draw a progress line of settled nodes.
+        trajectory: Whether to keep all rows.
+        throw: Raise :class:`paradrift.SolveError`, which carries the solution, unless every sample converged.
+
+    Returns:
+        The solution: samples, statuses, error estimates, statistics.
+
+    Raises:
+        SpecError: if the request cannot be carried out as written.
+        SolveError: with ``throw``, if a sample did not converge.
+
+    Example:
+        >>> import numpy as np
+        >>> from paradrift.analytic import Gaussian
+        >>> from paradrift.schedules import Discrete
+        >>> toy = Gaussian(mean=np.zeros(2), variance=np.ones(2), schedule=Discrete.linear(100))
+        >>> solution = sample(toy, (3, 2), steps=100, seed=0, window=Sliding(32))
+        >>> solution.converged, solution.stats.rounds < 50
+        (True, True)
+    """
+    steps_of = _rounds(
+        denoiser,
+        tuple(shape),
+        sampler=sampler,
+        steps=steps,
+        times=times,
+        solver=_solver(solver, window, slopes, guess, stop, tol, max_rounds),
+        seed=seed,
+        generator=generator,
+        noise=noise,
+        start=start,
+        max_rows=max_rows,
+        dtype=dtype,
+        device=torch.device(device),
+        callback=callback,
+        progress=progress,
+        trajectory=trajectory,
+    )
+    with torch.inference_mode():
+        while True:
+            try:
+                next(steps_of)
+            except StopIteration as end:
+                solution: Solution = end.value
+                break
+    # Tensors made in inference mode cannot enter autograd; the answer should.
+    solution = dataclasses.replace(
+        solution,
+        samples=solution.samples.clone(),
+        error=solution.error.clone(),
+        trajectory=None if solution.trajectory is None else solution.trajectory.clone(),
+    )
+    if throw and not solution.converged:
+        failed = [f"sample {i}: {status.value}" for i, status in enumerate(solution.status) if not _fine(status)]
+        raise SolveError(f"expected every sample to converge, found {', '.join(failed[:5])}", solution)
+    return solution
+
+
+def iterate(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    sampler: Sampler | Tableau | None = None,
+    steps: int | None = None,
+    times: Array | Sequence[float] | None = None,
+    solver: Solver | None = None,
+    seed: int | Sequence[int] = 0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Generator[Round, None, Solution]:
+    """The same solve, one round at a time, by hand.
+
+    Args:
+        denoiser: The model.
+        shape: Shape of the batch, (S, *shape).
+        sampler: The sequential method, DDPM unless given; or a ready table.
+        steps: Number of steps on the schedule's usual grid.
+        times: The grid itself instead of ``steps``.
+        solver: The parallel method.
+        seed: Seed of the addressed noise.
+        dtype: Precision of the states.
+        device: Where the states live.
+
+    Yields:
+        A :class:`paradrift.Round` after each round.
+
+    Returns:
+        The solution.
+
+    Example:
+        >>> import numpy as np
+        >>> from paradrift.analytic import Gaussian
+        >>> from paradrift.schedules import Discrete
+        >>> toy = Gaussian(mean=np.zeros(2), variance=np.ones(2), schedule=Discrete.linear(100))
+        >>> settled = [int(r.settled[0]) for r in iterate(toy, (1, 2), steps=20, solver=presets.default(1e-3))]
+        >>> settled == sorted(settled) and settled[-1] == 20
+        True
+    """
+    seen: list[Round] = []
+    rounds = _rounds(
+        denoiser,
+        tuple(shape),
+        sampler=sampler,
+        steps=steps,
+        times=times,
+        solver=solver or presets.default(),
+        seed=seed,
+        generator=None,
+        noise=None,
+        start=None,
+        max_rows=None,
+        dtype=dtype,
+        device=torch.device(device),
+        callback=seen.append,
+        progress=False,
+        trajectory=False,
+    )
+    while True:
+        # The mode must not leak into the caller's code between rounds.
+        with torch.inference_mode():
+            try:
+                next(rounds)
+            except StopIteration as end:
+                return end.value
+        while seen:
+            yield seen.pop(0)
+
+
+def _rounds(
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    *,
+    sampler: Sampler | Tableau | None,
+    steps: int | None,
+    times: Array | Sequence[float] | None,
+    solver: Solver,
+    seed: int | Sequence[int],
+    generator: Generators | None,
+    noise: Noise | Tensor | None,
+    start: Tensor | None,
+    max_rows: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    callback: Callable[[Round], None] | None,
+    progress: bool,
+    trajectory: bool,
+) -> Generator[None, None, Solution]:
+    begin = time.perf_counter()
+    _check(denoiser, shape, dtype)
+    table, solver = _table(denoiser, sampler, steps, times, solver)
+    samples = shape[0]
+    source = Timed(noise=_noise(table, shape, seed, generator, noise, start, dtype, device))
+    executor = Local(denoiser=denoiser, max_rows=max_rows)
+    ids = torch.arange(samples, device=device)
+    with evaluating(modules(denoiser)), contextlib.ExitStack() as stack:
+        stack.callback(source.finish)
+        if start is None:
+            initial = source.start(ids).to(device=device, dtype=dtype) * table.start
+        else:
+            initial = _start(start, shape).to(device=device, dtype=dtype)
+        planned, words, sequential_seconds = 0.0, f"given: {solver.window}", None
+        if isinstance(solver.window, Auto):
+            planning = time.perf_counter()
+            costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial)
+            choice = choose(solver.window, costs, samples, table.nodes, solver.verify)
+            solver = dataclasses.replace(solver, window=choice.window)
+            words, sequential_seconds = choice.words, choice.sequential_seconds
+            planned = time.perf_counter() - planning
+            executor = Local(denoiser=denoiser, max_rows=executor.max_rows)
+        counter = _Counter(samples, table.nodes, progress, callback)
+        stack.callback(counter.close)
+        solving = sweep(
+            table,
+            initial,
+            source,
+            solver,
+            variance=denoiser.variance,
+            keep=trajectory,
+            lead=2 if generator is not None else None,
+            observe=counter.see if callback is not None or progress else None,
+        )
+        outcome: Outcome = yield from pump(solving, executor)
+    synchronize(device)
+    stats = Stats(
+        rounds=max(outcome.rounds),
+        evaluations=executor.rows,
+        nodes=table.nodes,
+        sample_rounds=outcome.rounds,
+        seconds=time.perf_counter() - begin,
+        model_seconds=executor.seconds,
+        noise_seconds=source.seconds,
+        planning_seconds=planned,
+        window=outcome.window,
+        choice=words,
+        predicted_sequential_seconds=sequential_seconds,
+    )
+    return Solution(
+        samples=outcome.samples,
+        status=outcome.status,
+        error=outcome.error,
+        stats=stats,
+        certifiable=outcome.certifiable,
+        trajectory=outcome.trajectory,
+    )
+
+
+def _solver(
+    solver: Solver | None,
+    window: Window | None,
+    slopes: Slopes | None,
+    guess: Guess | None,
+    stop: Stop | None,
+    tol: float | None,
+    max_rounds: int | None,
+) -> Solver:
+    if stop is not None and tol is not None:
+        raise SpecError("expected either stop= or tol=, found both: tol is short for stop=Tolerance(tol)")
+    if max_rounds is not None and max_rounds < 1:
+        raise SpecError(f"expected max_rounds of at least 1, found {max_rounds}")
+    base = solver or presets.default()
+    stop = Tolerance(tol) if tol is not None else stop
+    return dataclasses.replace(
+        base,
+        window=window or base.window,
+        slopes=slopes or base.slopes,
+        guess=guess or base.guess,
+        stop=stop or base.stop,
+        max_rounds=base.max_rounds if max_rounds is None else max_rounds,
+    )
+
+
+def _check(denoiser: Denoiser, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if not isinstance(denoiser, Denoiser):
+        found = type(denoiser).__name__
+        raise SpecError(f"expected a denoiser, found {found}: wrap a network with paradrift.denoiser(net, ...)")
+    if len(shape) < 2 or any(not isinstance(size, int) or size < 1 for size in shape):
+        raise SpecError(f"expected the shape of a batch, (samples, *shape) of positive sizes, found {shape}")
+    if dtype not in (torch.float32, torch.float64):
+        raise SpecError(f"expected states in float32 or float64, found {dtype}: give the model the lower precision")
+
+
+def _table(
+    denoiser: Denoiser,
+    sampler: Sampler | Tableau | None,
+    steps: int | None,
+    times: Array | Sequence[float] | None,
+    solver: Solver,
+) -> tuple[Tableau, Solver]:
+    """The table in the denoiser's own form, and the solver with what it left open filled in."""
+    if isinstance(sampler, Tableau):
+        if steps is not None or times is not None:
+            raise SpecError("expected no steps or times beside a ready table: it has its own")
+        table = sampler
+    else:
+        if denoiser.schedule is None:
+            raise SpecError("expected a denoiser with a noise schedule, found none: give sampler= a ready table")
+        if (steps is None) == (times is None):
+            raise SpecError("expected steps= or times=, one of the two: how long is the chain?")
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            raise SpecError(f"expected a positive number of steps, found {steps}")
+        grid = grids.check(times) if times is not None else grids.default(denoiser.schedule, steps or 1)
+        chosen = sampler if sampler is not None else DDPM()
+        if not hasattr(chosen, "tableau"):
+            raise SpecError(f"expected a sampler such as DDIM() or DDPM(), found {chosen!r}")
+        table = chosen.tableau(denoiser.schedule, grid)
+    slopes = solver.slopes
+    if isinstance(slopes, Zero) and slopes.form is None:
+        slopes = Zero(table.form)  # the sampler's own form, not the one that its model happens to speak
+    if isinstance(slopes, Secant) and slopes.variance is None:
+        slopes = dataclasses.replace(slopes, variance=denoiser.variance)
+    if table.form is not denoiser.form:
+        if Form.VALUE in (table.form, denoiser.form):
+            raise SpecError(f"expected a model of form {table.form.value}, found {denoiser.form.value}")
+        table = table.reform(denoiser.form)
+    return table, dataclasses.replace(solver, slopes=slopes)
+
+
+def _noise(
+    table: Tableau,
+    shape: tuple[int, ...],
+    seed: int | Sequence[int],
+    generator: Generators | None,
+    noise: Noise | Tensor | None,
+    start: Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Noise:
+    if generator is not None and noise is not None:
+        raise SpecError("expected generator= or noise=, found both")
+    if isinstance(noise, Tensor):
+        if start is None:
+            raise SpecError("expected start= beside ready noises: they do not contain one")
+        if noise.shape != (shape[0], table.rows, *shape[1:]):
+            expected = (shape[0], table.rows, *shape[1:])
+            raise SpecError(f"expected noises of shape {expected}, one for each row, found {tuple(noise.shape)}")
+        return Given(noise.to(device=device, dtype=dtype), start.to(device=device, dtype=dtype))
+    if noise is not None:
+        return noise
+    if generator is not None:
+        return Drawn(
+            generator, table.draws, samples=shape[0], shape=shape[1:], dtype=dtype, device=device, initial=start
+        )
+    if not isinstance(seed, int) and len(seed) != shape[0]:
+        raise SpecError(f"expected one seed, or one for each of {shape[0]} samples, found {len(seed)}")
+    philox = Philox(seed=seed, shape=shape[1:], dtype=dtype, device=device)
+    return Buffered(philox, samples=shape[0])
+
+
+def _start(start: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tuple(start.shape) != shape:
+        raise SpecError(f"expected a start of shape {shape}, found {tuple(start.shape)}")
+    return start
+
+
+def _fine(status: Status) -> bool:
+    return status is Status.CONVERGED
+
+
+class _Counter:
+    """Shows each round to the user's callback and to the progress line."""
+
+    def __init__(
+        self, samples: int, nodes: int, progress: bool, callback: Callable[[Round], None] | None
+    ) -> None:
+        self._callback = callback
+        self._bar = None
+        if progress:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=samples * nodes, unit="node", desc="settled")
+
+    def see(self, seen: Round) -> None:
+        """One round."""
+        if self._bar is not None:
+            self._bar.set_postfix(rounds=seen.index, refresh=False)
+            self._bar.update(int(seen.settled.sum()) - self._bar.n)
+        if self._callback is not None:
+            self._callback(seen)
+
+    def close(self) -> None:
+        """The end, also after a failure."""
+        if self._bar is not None:
+            self._bar.close()
