@@ -27,18 +27,13 @@ def faked(monkeypatch, solved, replayed):
 
     def sample(denoiser, *, shape, callback, solver, **settings):
         calls.append(types.SimpleNamespace(denoiser=denoiser, shape=shape, solver=solver, **settings))
-        if settings["tol"] < 0:
-            raise SpecError(f"expected tol >= 0, found {settings['tol']}")
-        width = 1 if solver == "sequential" else 16
+        width = 1 if solver == pd.sequential() else 16
         replayed(callback, shape, width)
-        return solved(shape, width, status=faked.status, shift=0.0 if solver == "sequential" else 1e-3)
+        return solved(shape, width, status=faked.status, shift=0.0 if width == 1 else 1e-3)
 
     faked = types.SimpleNamespace(calls=calls, status=Status.CONVERGED)
-    monkeypatch.setattr(pd, "pretrained", pretrained, raising=False)
-    monkeypatch.setattr(pd, "sample", sample, raising=False)
-    for name in ("Auto", "DDPM"):
-        monkeypatch.setattr(pd, name, object, raising=False)
-    monkeypatch.setattr(pd, "sequential", lambda: "sequential", raising=False)
+    monkeypatch.setattr(pd, "pretrained", pretrained)
+    monkeypatch.setattr(pd, "sample", sample)
     return faked
 
 
@@ -89,10 +84,11 @@ def test_sample_draws_both_runs(faked, tmp_path, capsys):
         assert word in text
     assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "convergence.png", "samples.safetensors"}
     sequential, parallel = faked.calls[1:]
-    assert sequential.solver == "sequential"
+    assert sequential.solver == pd.sequential()
     assert parallel.shape == (4, 1, 28, 28)
     assert parallel.denoiser.labels == [3, 1, 4, 1]
-    assert (parallel.steps, parallel.seed, parallel.tol, parallel.dtype) == (60, 0, 1e-2, torch.float32)
+    assert (parallel.steps, parallel.seed, parallel.dtype) == (60, 0, torch.float32)
+    assert parallel.solver.stop == pd.Tolerance(1e-2)
 
 
 def test_sample_in_parallel_only(faked, tmp_path, capsys):
@@ -138,7 +134,11 @@ def test_exit_code_without_convergence(faked, tmp_path, capsys, status, code):
         (["sample", "--device", "abacus"], "expected a device of this machine, such as cpu or cuda, found 'abacus'"),
         (["sample", "--threads", "0"], "expected at least 1 thread"),
         (["sample", "--model", "faces"], "expected an embedded model, digits, found 'faces'"),
-        (["sample", "--tol", "-1"], "expected tol >= 0, found -1.0"),
+        (["sample", "--tol", "-1"], "expected a tolerance of at least 0, found -1.0"),
+        (["sample", "--window", "0"], "expected a window of at least 1 node, found 0"),
+        (["sample", "--solver", "piadm-sde", "--tol", "1"], "expected no --tol beside --solver piadm-sde"),
+        (["sample", "--solver", "paradigms", "--window", "whole"], "expected a width such as 64 as window"),
+        (["sample", "--steps", "0"], "expected a positive number of steps, found 0"),
         (["sample", "--colour", "red"], "No such option: --colour"),
         (["plot", "no-such-file.jsonl"], "expected a file of benchmark records at no-such-file.jsonl, found none"),
         (["plot"], "Missing argument"),

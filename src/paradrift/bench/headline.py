@@ -10,6 +10,8 @@ import paradrift as pd
 from paradrift.bench.records import Record
 from paradrift.report import distance
 
+TOL = 1e-2
+
 
 def headline(quick: bool) -> Iterator[Record]:
     """Embedded model, one digit and four, DDPM and DDIM: seconds, rounds and error against sequential.
@@ -30,14 +32,12 @@ def headline(quick: bool) -> Iterator[Record]:
 
 
 def _measure(denoiser: pd.Denoiser, count: int, sampler: pd.Sampler, name: str, steps: int, repetitions: int) -> Record:
-    def run(seed: int, solver: pd.Solver | None, span: int) -> pd.Solution:
-        return pd.sample(
-            denoiser, shape=(count, 1, 28, 28), sampler=sampler, steps=span, seed=seed, tol=1e-2, solver=solver
-        )
+    def run(seed: int, solver: pd.Solver, span: int) -> pd.Solution:
+        return pd.sample(denoiser, shape=(count, 1, 28, 28), sampler=sampler, steps=span, seed=seed, solver=solver)
 
     run(0, pd.sequential(), 3)
-    run(0, None, steps)  # the planner measures the model once; later calls find its costs known
-    pairs = [(run(seed, pd.sequential(), steps), run(seed, None, steps)) for seed in range(repetitions)]
+    run(0, pd.default(TOL), steps)  # the planner measures the model once; later calls find its costs known
+    pairs = [(run(seed, pd.sequential(), steps), run(seed, pd.default(TOL), steps)) for seed in range(repetitions)]
     gaps = torch.cat([distance(after.samples, before.samples, denoiser.variance) for before, after in pairs])
     parallel = [after.stats for _, after in pairs]
     seconds = torch.tensor([stats.seconds for stats in parallel])
@@ -50,7 +50,7 @@ def _measure(denoiser: pd.Denoiser, count: int, sampler: pd.Sampler, name: str, 
         sampler=name,
         steps=steps,
         window=parallel[-1].choice,
-        tol=1e-2,
+        tol=TOL,
         samples=count,
         rounds_mean=sum(rounds) / len(rounds),
         rounds_max=max(rounds),
