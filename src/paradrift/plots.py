@@ -19,8 +19,10 @@ from paradrift.report import Run, Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 COLUMNS = 12  # pictures in one line before it wraps
+FRONT = "#19b5a5"
 
 
 def drawable(shape: Sequence[int]) -> bool:
@@ -121,23 +123,41 @@ def _heat_map(axes: Axes, change: Array, settled: Array) -> None:
     low = low if low < high else high / 10
     masked = np.ma.masked_invalid(np.where(np.isfinite(change), np.clip(change, low, high), np.nan))
     axes.set_facecolor("0.93")
-    image = axes.imshow(
-        masked,
-        norm=LogNorm(low, high),
-        cmap="magma",
-        aspect="auto",
-        interpolation="nearest",
-        extent=(-0.5, rows - 0.5, rounds + 0.5, 0.5),
-    )
     front = np.clip(settled, 0, rows - 1)
-    axes.stairs(
-        front, np.arange(rounds + 1) + 0.5, orientation="horizontal", baseline=None, color="#19b5a5", linewidth=1.8,
-        label="front: everything to its left is settled",
-    )  # fmt: skip
+
+    def draw(panel: Axes, width: float) -> AxesImage:
+        image = panel.imshow(
+            masked,
+            norm=LogNorm(low, high),
+            cmap="magma",
+            aspect="auto",
+            interpolation="nearest",
+            extent=(-0.5, rows - 0.5, rounds + 0.5, 0.5),
+        )
+        panel.stairs(
+            front, np.arange(rounds + 1) + 0.5, orientation="horizontal", baseline=None, color=FRONT, linewidth=width
+        )
+        panel.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+        return image
+
+    spans = np.isfinite(change).sum(1)
+    narrow = rounds >= 16 and float(np.median(spans)) < rows / 10
+    image = draw(axes, 1.0 if narrow else 1.8)
+    if narrow:  # the band is a thin line: show a part of it larger, where everything is settled
+        middle = rounds // 2
+        first, last = middle - 4, middle + 4
+        columns = np.flatnonzero(np.isfinite(change[first : last + 1]).any(0))
+        zoom = axes.inset_axes((0.06, 0.08, 0.44, 0.46))
+        zoom.set_facecolor("0.93")
+        draw(zoom, 1.8)
+        zoom.set_xlim(float(columns[0]) - 3, float(columns[-1]) + 3)
+        zoom.set_ylim(last + 1.5, first + 0.5)
+        zoom.tick_params(labelsize=7)
+        axes.indicate_inset_zoom(zoom, edgecolor="0.3")
+    axes.plot([], [], color=FRONT, linewidth=1.8, label="front: everything to its left is settled")
     axes.legend(loc="upper right", fontsize=8, framealpha=0.9)
     axes.set_xlabel("row of the table: time, from the start (noise) to the answer (data)")
     axes.set_ylabel("round")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     bar = axes.figure.colorbar(image, ax=axes, pad=0.02)
     bar.set_label("change in this round, in units of\nthe data's standard deviation", fontsize=9)
 

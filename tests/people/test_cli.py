@@ -138,7 +138,6 @@ def test_exit_code_without_convergence(faked, tmp_path, capsys, status, code):
         (["sample", "--window", "0"], "expected a window of at least 1 node, found 0"),
         (["sample", "--solver", "piadm-sde", "--tol", "1"], "expected no --tol beside --solver piadm-sde"),
         (["sample", "--solver", "paradigms", "--window", "whole"], "expected a width such as 64 as window"),
-        (["sample", "--steps", "0"], "expected a positive number of steps, found 0"),
         (["sample", "--colour", "red"], "No such option: --colour"),
         (["plot", "no-such-file.jsonl"], "expected a file of benchmark records at no-such-file.jsonl, found none"),
         (["plot"], "Missing argument"),

@@ -19,6 +19,11 @@ def test_a_digit_sequentially_and_in_parallel(tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "convergence.png", "samples.safetensors"}
 
 
+def test_no_steps(tmp_path, capsys):
+    assert main(["sample", "--out", str(tmp_path), "--steps", "0"]) == 2
+    assert capsys.readouterr().err == "paradrift: expected a positive number of steps, found 0\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["ddim", "euler", "euler-ancestral", "heun", "dpmpp-2m", "dpmpp-3m"])
 def test_every_sampler(tmp_path, capsys, sampler):
