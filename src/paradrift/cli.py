@@ -244,7 +244,7 @@ def plot(
     _folder(out)
     pictures.rounds(out / "rounds.png", found)
     print(out / "rounds.png")
-    if any(record.tol and record.error_worst for record in found):
+    if any(record.tol and record.error_worst is not None for record in found):
         pictures.calibration(out / "calibration.png", found)
         print(out / "calibration.png")
 

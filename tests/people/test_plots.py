@@ -88,7 +88,7 @@ def measured() -> list[Record]:
 def test_measurements(tmp_path, picture):
     picture(tmp_path / "made" / "picture.png", measured())
     drawn(tmp_path / "made" / "picture.png")
-    picture(tmp_path / "one.png", [record()])
+    picture(tmp_path / "one.png", [record(), record(tol=1e-3, error_median=0.0, error_worst=0.0)])
     drawn(tmp_path / "one.png")
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # safe for colour blindness
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
+EXACT = 1e-8  # where an error of zero is drawn on a logarithmic axis
+
 
 def rounds(path: Path, records: Sequence[Record]) -> None:
     """Draw rounds against the final error, one panel per problem, one line per method: lower left is better.
@@ -31,10 +33,10 @@ def rounds(path: Path, records: Sequence[Record]) -> None:
     """
 
     def draw(axes: Axes, group: Sequence[Record], colour: str, mark: str, name: str) -> None:
-        points = sorted((record.error_median or 0.0, record.rounds_mean) for record in group)
+        points = sorted((max(record.error_median or 0.0, EXACT), record.rounds_mean) for record in group)
         axes.plot(*zip(*points, strict=True), color=colour, marker=mark, markersize=5, linewidth=1.4, label=name)
 
-    usable = [record for record in records if record.error_median]
+    usable = [record for record in records if record.error_median is not None]
     _panels(path, usable, draw, "error of the final sample, median", "rounds a sample, mean")
 
 
@@ -52,11 +54,16 @@ def calibration(path: Path, records: Sequence[Record]) -> None:
     def draw(axes: Axes, group: Sequence[Record], colour: str, mark: str, name: str) -> None:
         ordered = sorted(group, key=lambda record: record.tol or 0.0)
         tols, median, worst = np.array([[r.tol, r.error_median, r.error_worst] for r in ordered], np.float64).T
+        median, worst = np.maximum(median, EXACT), np.maximum(worst, EXACT)
         style = {"color": colour, "marker": mark, "markersize": 5, "linewidth": 1.4}
         axes.plot(tols, median, label=f"{name}, median", **style)
         axes.plot(tols, worst, label=f"{name}, worst", linestyle="--", markerfacecolor="white", **style)
 
-    usable = [record for record in records if record.tol and record.error_median and record.error_worst]
+    usable = [
+        record
+        for record in records
+        if record.tol and record.error_median is not None and record.error_worst is not None
+    ]
 
     def promise(axes: Axes) -> None:
         ends = np.array(sorted({record.tol for record in usable if record.tol}))
