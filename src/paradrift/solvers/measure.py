@@ -12,6 +12,7 @@ from paradrift.solvers.lowered import Lowered
 from paradrift.solvers.state import State
 
 UNSEEN = 1.0  # slope left unexplained, of D against x / alpha, assumed where nothing was measured
+FLOOR = 2  # growth is never taken below that of 16 times the data variance: errors are smooth, and data vary most there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,47 +72,43 @@ def measure(
     Returns:
         The facts.
     """
-    elements = outputs.shape[1]
-    finite = torch.isfinite(outputs).all(1)
-    spoiled = not bool(finite.all())
-    x = state.z[where]
-    dx, df = x - state.ref[where], outputs - state.f[where]
-    row, known = rows[where], state.known[where] & finite
-    slope = state.slope[where]
-    missed = (df - slope * dx).double().square().mean(1).sqrt()
-    wide_x, wide_f = dx.double(), df.double()
-    xx, xf, ff = (wide_x * wide_x), (wide_x * wide_f), (wide_f * wide_f)
+    x, row = state.z[where], rows[where]
+    before = state.slope[where].double()
+    dx, df = (x - state.ref[where]).double(), (outputs - state.f[where]).double()
+    xx, xf, ff = dx * dx, dx * df, df * df
     if groups is None:
         xx, xf, ff = (product.sum(1, keepdim=True) for product in (xx, xf, ff))
+        secant = xf / xx
     else:
-        size = int(groups.max()) + 1
-        total = xx.new_zeros(len(xx), size)
-        xx, xf, ff = (total.index_add(1, groups, product)[:, groups] for product in (xx, xf, ff))
-    secant = xf / xx
-    valid = known[:, None] & torch.isfinite(secant)
-    if secants:
-        slope = torch.where(valid, secant.to(slope.dtype), slope)
-    used = slope.double()
-    square = (ff - 2 * used * xf + used * used * xx).clamp(min=0)
-    # rms over elements of what the slope leaves, per rms of dx; groups are summed back by taking their mean
-    left = (square.mean(1) / xx.mean(1)).sqrt()
-    scale = (table.alpha[row] / table.q[row].abs()).double()  # a slope of f against x, as one of D against x / alpha
-    state.rest[where] = torch.where(known & torch.isfinite(left), (left * scale).to(x.dtype), state.rest[where])
-    taken = finite[:, None]
-    state.f[where] = torch.where(taken, outputs, state.f[where])
-    state.ref[where] = torch.where(taken, x, state.ref[where])
-    state.slope[where] = torch.where(taken, slope, state.slope[where])
-    state.known[where] = finite
+        empty = xx.new_zeros(len(xx), int(groups.max()) + 1)
+        secant = (empty.index_add(1, groups, xf) / empty.index_add(1, groups, xx))[:, groups]
+    size = xx.sum(1)
+    finite = torch.isfinite(ff.sum(1))
+    spoiled = not bool(finite.all())
+    known = state.known[where] & finite
+    valid = known[:, None] & torch.isfinite(secant) if secants else torch.zeros_like(secant, dtype=torch.bool)
+    after = torch.where(valid, secant, before)
+    missed = (ff - 2 * before * xf + before * before * xx).clamp(min=0).sum(1).div(outputs.shape[1]).sqrt()
+    left = ((ff - 2 * after * xf + after * after * xx).clamp(min=0).sum(1) / size).sqrt()
+    slope = after.to(x.dtype)
+    scale = table.alpha[row] / table.q[row].abs()  # a slope of f against x, as one of D against x / alpha
+    state.rest[where] = torch.where(known & torch.isfinite(left), left.to(x.dtype) * scale, state.rest[where])
+    if spoiled:
+        taken = finite[:, None]
+        outputs, x = torch.where(taken, outputs, state.f[where]), torch.where(taken, x, state.ref[where])
+        slope = torch.where(taken, slope, state.slope[where])
+    state.f[where], state.ref[where], state.slope[where], state.known[where] = outputs, x, slope, finite
 
     miss = torch.where(state.known, 0.0, torch.inf).to(x.dtype)
     miss[where] = torch.where(finite, missed.to(x.dtype), torch.inf)
-    front_row = torch.zeros_like(state.known[history - 1])
-    broken = front_row.index_put((where[1][(where[0] == history - 1) & ~finite],), front_row.new_ones(()))
+    broken = torch.zeros_like(state.known[0])
+    if spoiled:
+        broken[where[1][(where[0] == history - 1) & ~finite]] = True
     rest = _carry(state.rest, state.rest >= 0, UNSEEN)
     steep = (table.alpha[row][:, None] * (slope - table.p[row][:, None]) / table.q[row][:, None]).amax(1)
     shown = table.ratio[row] ** 2 * steep / (1 - steep).clamp(min=1e-9)
     shown = torch.where(steep >= 1, torch.inf, shown).clamp(min=variance)
-    seen = valid.any(1) if secants else torch.zeros_like(known)
+    seen = valid.any(1)
     variances = torch.zeros_like(miss)
     variances[where] = torch.where(seen, shown, 0.0)
     variances[history - 1] = torch.maximum(variances[history - 1], state.steepest)
@@ -119,7 +116,7 @@ def measure(
     steepest = torch.cat([torch.zeros_like(variances[: history - 1]), steepest])
     if secants:
         ladder = torch.log2(torch.where(steepest > 0, steepest / variance, torch.inf)) / 2
-        level = ladder.clamp(0, LEVELS - 1).ceil().long()
+        level = ladder.clamp(FLOOR, LEVELS - 1).ceil().long()
     else:
         level = torch.full_like(rows, LEVELS - 1)
     return Facts(miss=miss, rest=rest, level=level, steepest=steepest, broken=broken, spoiled=spoiled)

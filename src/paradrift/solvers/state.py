@@ -94,12 +94,17 @@ class State:
             history: H.
         """
         size, samples = self.known.shape
-        index = torch.arange(size, device=count.device)[:, None] + count
-        entering = index >= size
-        column = torch.arange(samples, device=count.device)
-        index = index.clamp_(max=size - 1)
-        for name in ("z", "f", "ref", "out", "noise", "slope", "known", "rest"):
-            setattr(self, name, getattr(self, name)[index, column])
+        names = ("z", "f", "ref", "out", "noise", "slope", "known", "rest")
+        least, most = int(count.min()), int(count.max())
+        if least == most:  # all fronts move together: one copy a tensor
+            for name in names:
+                setattr(self, name, getattr(self, name).roll(-most, 0))
+        else:
+            index = (torch.arange(size, device=count.device)[:, None] + count).clamp_(max=size - 1)
+            column = torch.arange(samples, device=count.device)
+            for name in names:
+                setattr(self, name, getattr(self, name)[index, column])
+        entering = torch.arange(size, device=count.device)[:, None] >= size - count
         self.known &= ~entering
         self.rest = torch.where(entering, -1.0, self.rest)
         self.front = self.front + count
@@ -119,7 +124,7 @@ def rows_of(state: State, history: int) -> Tensor:
     return (offsets[:, None] + state.front).clamp_(min=0)
 
 
-def continue_references(state: State, table: Lowered, rows: Tensor, history: int, measured: bool) -> None:
+def continue_references(state: State, table: Lowered, rows: Tensor, history: int, measured: bool, first: int) -> None:
     r"""Give every node that was never evaluated a surrogate: the continuation of the last node that was.
 
     The data prediction of one Gaussian is :math:`D_\rho(\bar x) = \mu + s_\rho (\bar x - \mu)` with
@@ -134,9 +139,10 @@ def continue_references(state: State, table: Lowered, rows: Tensor, history: int
         rows: Absolute rows, shape (B, S).
         history: H.
         measured: Whether slopes are measured, so that they can be continued.
+        first: First position that may need a surrogate.
     """
     positions = torch.arange(len(rows), device=rows.device)[:, None]
-    unknown = ~state.known & (positions >= history - 1)
+    unknown = (~state.known & (positions >= history - 1))[first:]
     last = torch.where(state.known, positions, -1).amax(0)
     column = torch.arange(rows.shape[1], device=rows.device)
     at = (last.clamp(min=0), column)
@@ -144,13 +150,14 @@ def continue_references(state: State, table: Lowered, rows: Tensor, history: int
     f, ref, slope = state.f[at], state.ref[at], state.slope[at]
     p, q, alpha = table.p[row][:, None], table.q[row][:, None], table.alpha[row][:, None]
     data, x = (f - p * ref) / q, ref / alpha
-    p_new, q_new, alpha_new = (vector[rows][..., None] for vector in (table.p, table.q, table.alpha))
+    late = rows[first:]
+    p_new, q_new, alpha_new = (vector[late][..., None] for vector in (table.p, table.q, table.alpha))
     if not table.scheduled:  # nothing to continue with: hold the output and its slope
-        reference, outputs, slopes = ref[None], f[None], slope[None] if measured else table.prior[rows][..., None]
+        reference, outputs, slopes = ref[None], f[None], slope[None] if measured else table.prior[late][..., None]
     elif measured:
         steep = (alpha * (slope - p) / q).clamp(0.0, STEEPEST)
         variance = table.ratio[row][:, None] ** 2 * steep / (1 - steep)
-        spread = table.ratio[rows][..., None] ** 2 + variance
+        spread = table.ratio[late][..., None] ** 2 + variance
         slopes = torch.where(spread > 0, variance / spread, steep)
         centre = data + steep / (1 - steep) * (data - x)
         reference = alpha_new * centre
@@ -159,14 +166,15 @@ def continue_references(state: State, table: Lowered, rows: Tensor, history: int
     else:
         reference = alpha_new * x
         outputs = p_new * reference + q_new * data
-        slopes = table.prior[rows][..., None]
+        slopes = table.prior[late][..., None]
     some = last >= 0
     fresh = (unknown & some)[..., None]
     blank = (unknown & ~some)[..., None]
-    prior = table.prior[rows][..., None]
-    state.ref = torch.where(fresh, reference, torch.where(blank, 0.0, state.ref))
-    state.f = torch.where(fresh, outputs, torch.where(blank, 0.0, state.f))
-    state.slope = torch.where(fresh, slopes, torch.where(blank, prior, state.slope))
+    for name, values in (("ref", reference), ("f", outputs), ("slope", slopes)):
+        tensor = getattr(state, name)[first:]
+        tensor.copy_(torch.where(fresh, values, tensor))
+        if not bool(some.all()):
+            tensor.copy_(torch.where(blank, table.prior[late][..., None] if name == "slope" else 0.0, tensor))
 
 
 def march(state: State, table: Lowered, rows: Tensor, first: int, stop: int, entering: Tensor | None) -> None:
@@ -184,29 +192,23 @@ def march(state: State, table: Lowered, rows: Tensor, first: int, stop: int, ent
         stop: Position after the last to compute.
         entering: First position that may change for each sample, shape (S,), or None for all.
     """
-    weights = {lag: vector[rows].unsqueeze(-1) for lag, vector in table.a.items()}
-    gains = {lag: vector[rows].unsqueeze(-1) for lag, vector in table.b.items()}
+    weights = [(lag, vector[rows].unsqueeze(-1).unbind()) for lag, vector in table.a.items()]
+    gains = [(lag, vector[rows].unsqueeze(-1).unbind()) for lag, vector in table.b.items()]
+    z, out, noise = state.z.unbind(), state.out.unbind(), state.noise.unbind()
+    f, ref, slope = state.f.unbind(), state.ref.unbind(), state.slope.unbind()
     for position in range(first, stop):
-        state.out[position - 1] = surrogate(state, position - 1)
-        value = state.noise[position]
-        for lag, weight in weights.items():
-            value = value + weight[position] * state.z[position - lag]
-        for lag, gain in gains.items():
-            value = value + gain[position] * state.out[position - lag]
+        # The surrogate's answer; the output itself where the state is the reference.
+        answer = out[position - 1]
+        torch.sub(z[position - 1], ref[position - 1], out=answer)
+        answer.mul_(slope[position - 1]).add_(f[position - 1])
+        value = z[position] if entering is None else torch.empty_like(z[position])
+        if table.noisy:
+            value.copy_(noise[position])
+        else:
+            value.zero_()
+        for lag, weight in weights:
+            value.add_(weight[position] * z[position - lag])
+        for lag, gain in gains:
+            value.add_(gain[position] * out[position - lag])
         if entering is not None:
-            value = torch.where((entering <= position)[:, None], value, state.z[position])
-        state.z[position] = value
-
-
-def surrogate(state: State, position: int) -> Tensor:
-    """The surrogate's answer at one position; its output itself where the state is the reference.
-
-    Args:
-        state: The windows.
-        position: Which row.
-
-    Returns:
-        Shape (S, D).
-    """
-    distance = state.z[position] - state.ref[position]
-    return state.f[position] + state.slope[position] * distance
+            z[position].copy_(torch.where((entering <= position)[:, None], value, z[position]))

@@ -204,7 +204,7 @@ class _Run:
             history=history,
         )
         if facts.spoiled:
-            continue_references(state, table, rows, history, self.solver.slopes.measured)
+            continue_references(state, table, rows, history, self.solver.slopes.measured, history - 1)
         if self.variance is None:
             self._update_unit(rows)
         old = state.z.clone()
@@ -314,7 +314,7 @@ class _Run:
         state, table, history = self.state, self.table, self.history
         first = len(self.positions) - longest
         rows = rows_of(state, history)
-        continue_references(state, table, rows, history, self.solver.slopes.measured)
+        continue_references(state, table, rows, history, self.solver.slopes.measured, first - 1)
         late = rows[first:]
         fill = (entering <= self.positions[first:]).unsqueeze(-1)
         if table.noisy:
@@ -327,7 +327,8 @@ class _Run:
             self.noise.release(int(state.front.min()))
         guessed = self.solver.guess.states(self.active, late.clamp(max=self.last), state.z[first - 1])
         if guessed is None:
-            march(state, table, rows, first, len(self.positions), entering)
+            together = bool((entering == first).all())
+            march(state, table, rows, first, len(self.positions), None if together else entering)
         else:
             state.z[first:] = torch.where(fill, guessed.to(state.z), state.z[first:])
         self.moved = self.moved | (self.positions >= entering)
