@@ -82,7 +82,9 @@ def in_form(table: Tableau, data_slopes: Array) -> Array:
     """
     p, q = to_data(table)
     alpha = np.ones(table.rows) if table.alpha is None else table.alpha
-    return np.where(table.evaluated, p + q * data_slopes / alpha, 0.0)
+    # a state without signal says nothing about the data: its slope is zero
+    slopes = np.divide(data_slopes, alpha, out=np.zeros(table.rows), where=alpha > 0)
+    return np.where(table.evaluated, p + q * slopes, 0.0)
 
 
 def gaussian(table: Tableau, variance: float) -> Array:
