@@ -116,6 +116,9 @@ class Tolerance:
         budget = self.share * self.tol / math.sqrt(view.nodes) * view.unit
         effect = view.effect * view.growth
         settled = effect <= budget  # False for NaN
+        if self.tol == 0:
+            # an exact slope, or a growth of nothing, makes the effect of a change vanish, but not its rounding
+            settled &= view.change == 0
         settled[0] = True  # the front was evaluated at its exact state, so the row after it is exact
         count = settled.long().cumprod(0).sum(0)
         if self.finish:

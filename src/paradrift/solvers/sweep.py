@@ -133,7 +133,8 @@ class _Run:
         self.history = table.reach + 1
         ends = solver.window.limit(torch.arange(table.nodes), table.nodes)
         of_node = torch.tensor([*table.evaluated.nonzero()[0].tolist(), self.last])
-        self.width = int((of_node[ends] - of_node[:-1]).max())
+        fronts = torch.cat([of_node.new_zeros(1), of_node[1:-1]])  # a chain starts at row 0, be it a node or not
+        self.width = int((of_node[ends] - fronts).max())
         self.evaluations = 0
         self.widest = int((ends - torch.arange(table.nodes)).max())
         self.lead = None if lead is None else lead * self.width
