@@ -151,6 +151,9 @@ class _Run:
         self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
         self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
         self.enter(torch.full_like(self.state.front, self.history), self.width)
+        # Rows before the first node (a start that is churned, say) need no model: they are exact, not guessed.
+        ready = self.history + int(of_node[0])
+        march(self.state, self.table, rows_of(self.state, self.history), self.history, ready, None)
 
     def request(self, x: Tensor, row: Tensor, sample: Tensor) -> Request:
         """Rows as the model wants them: scaled, in the sample's shape; counted."""
