@@ -69,6 +69,7 @@ class Round:
         change: Last change of each row in units of the data's standard deviation, rms over elements of x / alpha,
             shape (S, R); NaN outside the window.
         preview: The most advanced data prediction of each sample, shape (S, *shape).
+        answer: The current last row of each sample, shape (S, *shape); NaN where the window does not reach it.
     """
 
     index: int
@@ -76,6 +77,7 @@ class Round:
     settled: Tensor
     change: Tensor
     preview: Tensor
+    answer: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+from paradrift.bench.calibration import calibration, oracle
 from paradrift.bench.headline import headline
 from paradrift.bench.records import Record
 
-SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType({"headline": headline})
+SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
+    {"headline": headline, "calibration": calibration, "oracle": oracle}
+)

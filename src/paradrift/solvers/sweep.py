@@ -348,6 +348,11 @@ class _Run:
         data = (state.f[at] - table.p[row][:, None] * state.ref[at]) / table.q[row][:, None]
         return torch.where(state.known[at][:, None], data, self.ledger.answers[self.active])
 
+    def _last_rows(self) -> Tensor:
+        """The answer as it stands, NaN where a window does not reach it, shape (S, D)."""
+        at = (self.history - 1 + self.limit - self.state.front, torch.arange(len(self.active), device=self.limit.device))
+        return torch.where((self.limit == self.last)[:, None], self.state.z[at], torch.nan)
+
     def report(self, index: int, facts: Facts, view: View, accepted: Tensor) -> Round:
         """What a callback sees."""
         samples = len(self.ledger.status)
@@ -359,24 +364,25 @@ class _Run:
         where = inside.nonzero(as_tuple=True)
         relative = self.change[where] / self.unit[self.active[where[1]]]
         change[self.active[where[1]].cpu(), rows[where].cpu()] = relative.cpu()
+        previews = self.ledger.answers.clone()
+        previews[self.active] = self._preview()
         answers = self.ledger.answers.clone()
-        answers[self.active] = self._preview()
+        answers[self.active] = self._last_rows()
         return Round(
             index=index,
             evaluations=self.evaluations,
             settled=settled,
             change=change,
-            preview=answers.unflatten(1, self.shape),
+            preview=previews.unflatten(1, self.shape),
+            answer=answers.unflatten(1, self.shape),
         )
 
     def give_up(self, status: Status) -> None:
         """Enter the best answer so far of samples that are still running."""
         if not len(self.active):
             return
-        best = self._preview()
-        final = self.limit == self.last
-        at = (self.history - 1 + self.limit - self.state.front, torch.arange(len(self.active), device=best.device))
-        best = torch.where(final[:, None] & torch.isfinite(self.state.z[at]), self.state.z[at], best)
+        last = self._last_rows()
+        best = torch.where(torch.isfinite(last).all(1, keepdim=True), last, self._preview())
         self.ledger.close(self.active, best, status)
 
     def outcome(self) -> Outcome:
