@@ -150,7 +150,7 @@ class _Run:
         self.moved = torch.ones_like(self.state.known)
         self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
         self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
-        self.enter(torch.full_like(self.state.front, self.history), self.width)
+        self.enter(torch.full_like(self.state.front, self.history))
         # Rows before the first node (a start that is churned, say) need no model: they are exact, not guessed.
         ready = self.history + int(of_node[0])
         march(self.state, self.table, rows_of(self.state, self.history), self.history, ready, None)
@@ -283,8 +283,11 @@ class _Run:
         state.shift(accepted, history)
         self.swept = torch.where(accepted > 0, 0, self.swept)
         renewed = self.table.limits(state.front, self.solver.window)
+        # What enters are the rows after the old limit, not just the free positions: a window may be shorter than the
+        # widest, and rows behind its end hold whatever the spans of other samples made of them.
+        entering = torch.where(accepted > 0, history + self.limit - state.front, len(self.positions))
         self.limit = torch.where(accepted > 0, renewed, self.limit)
-        self.enter(len(self.positions) - accepted, longest)
+        self.enter(entering.clamp(max=len(self.positions)))
 
     def _book(self, rows: Tensor, facts: Facts, view: View, accepted: Tensor) -> None:
         """Contributions to the error, checks for later, rows of the trajectory."""
@@ -313,10 +316,12 @@ class _Run:
             which = settled.nonzero(as_tuple=True)
             self.ledger.trajectory[self.active[which[1]], rows[which]] = state.z[which]
 
-    def enter(self, entering: Tensor, longest: int) -> None:
-        """Fill the positions from ``entering`` on, at most the last ``longest`` of them."""
+    def enter(self, entering: Tensor) -> None:
+        """Fill the positions of each sample from ``entering`` on."""
         state, table, history = self.state, self.table, self.history
-        first = len(self.positions) - longest
+        first = int(entering.min())
+        if first == len(self.positions):
+            return
         rows = rows_of(state, history)
         continue_references(state, table, rows, history, self.solver.slopes.measured, first - 1)
         late = rows[first:]
@@ -329,7 +334,8 @@ class _Run:
                 terms = terms + weight[late].unsqueeze(-1) * drawn
             state.noise[first:] = torch.where(fill, terms, state.noise[first:])
             self.noise.release(int(state.front.min()))
-        guessed = self.solver.guess.states(self.active, late.clamp(max=self.last), state.z[first - 1])
+        before = state.z[entering - 1, torch.arange(len(entering), device=entering.device)]
+        guessed = self.solver.guess.states(self.active, late.clamp(max=self.last), before)
         if guessed is None:
             together = bool((entering == first).all())
             march(state, table, rows, first, len(self.positions), None if together else entering)
