@@ -124,6 +124,34 @@ def rows_of(state: State, history: int) -> Tensor:
     return (offsets[:, None] + state.front).clamp_(min=0)
 
 
+def carry_slopes(state: State, table: Lowered, rows: Tensor, first: int) -> None:
+    """Give every node without a measured slope that of the nearest measured node before it, as a Gaussian would.
+
+    Slopes of the data prediction change quickly with the noise level, the variance that they imply does not.
+
+    Args:
+        state: The windows; slopes change in place.
+        table: The lowered table.
+        rows: Absolute rows, shape (B, S).
+        first: First position that may change.
+    """
+    if not table.scheduled:
+        return
+    measured = state.rest >= 0
+    positions = torch.arange(len(rows), device=rows.device)[:, None]
+    nearest = torch.where(measured, positions, -1).cummax(0).values
+    borrow = (state.known & ~measured & (nearest >= 0))[first:, :, None]
+    p, q, alpha, ratio = (vector[rows][..., None] for vector in (table.p, table.q, table.alpha, table.ratio))
+    steep = (alpha * (state.slope - p) / q).clamp(0.0, STEEPEST)
+    variance = ratio.square() * steep / (1 - steep)
+    index = nearest[first:].clamp(min=0)[..., None].expand(-1, -1, variance.shape[-1])
+    variance = variance.gather(0, index)
+    spread = ratio[first:].square() + variance
+    slope = p[first:] + q[first:] / alpha[first:] * torch.where(spread > 0, variance / spread, 0.0)
+    tensor = state.slope[first:]
+    tensor.copy_(torch.where(borrow, slope, tensor))
+
+
 def continue_references(state: State, table: Lowered, rows: Tensor, history: int, measured: bool, first: int) -> None:
     r"""Give every node that was never evaluated a surrogate: the continuation of the last node that was.
 

@@ -25,7 +25,7 @@ from paradrift.solvers.base import Interrupted, Outcome, Request, Solving
 from paradrift.solvers.ledger import Check, Ledger
 from paradrift.solvers.lowered import Lowered, lower
 from paradrift.solvers.measure import Facts, measure
-from paradrift.solvers.state import State, continue_references, march, rows_of
+from paradrift.solvers.state import State, carry_slopes, continue_references, march, rows_of
 from paradrift.stopping import Stop, View
 from paradrift.tableau import Tableau
 from paradrift.windows import Window
@@ -207,6 +207,8 @@ class _Run:
             secants=self.solver.slopes.measured,
             history=history,
         )
+        if self.solver.slopes.measured:
+            carry_slopes(state, table, rows, history - 1)
         if facts.spoiled:
             continue_references(state, table, rows, history, self.solver.slopes.measured, history - 1)
         if self.variance is None:
