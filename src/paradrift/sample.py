@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -127,13 +128,7 @@ def sample(
             except StopIteration as end:
                 solution: Solution = end.value
                 break
-    # Tensors made in inference mode cannot enter autograd; the answer should.
-    solution = dataclasses.replace(
-        solution,
-        samples=solution.samples.clone(),
-        error=solution.error.clone(),
-        trajectory=None if solution.trajectory is None else solution.trajectory.clone(),
-    )
+    solution = _ordinary(solution)
     if throw and not solution.converged:
         failed = [f"sample {i}: {status.value}" for i, status in enumerate(solution.status) if not _fine(status)]
         raise SolveError(f"expected every sample to converge, found {', '.join(failed[:5])}", solution)
@@ -199,15 +194,17 @@ def iterate(
         progress=False,
         trajectory=False,
     )
-    while True:
+    solution: Solution | None = None
+    while solution is None:
         # The mode must not leak into the caller's code between rounds.
         with torch.inference_mode():
             try:
                 next(rounds)
             except StopIteration as end:
-                return end.value
-        while seen:
-            yield seen.pop(0)
+                solution = end.value
+        while seen:  # one, or none in a round that only verifies; the last round ends the solve as well
+            yield _ordinary(seen.pop(0))
+    return _ordinary(solution)
 
 
 def _rounds(
@@ -396,6 +393,15 @@ def _start(start: Tensor, shape: tuple[int, ...]) -> Tensor:
     return start
 
 
+_Result = TypeVar("_Result", Round, Solution)
+
+
+def _ordinary(result: _Result) -> _Result:
+    """The same with ordinary tensors: those made in inference mode cannot enter autograd."""
+    tensors = {name: value.clone() for name, value in vars(result).items() if isinstance(value, Tensor)}
+    return dataclasses.replace(result, **tensors)
+
+
 def _fine(status: Status) -> bool:
     return status is Status.CONVERGED
 
@@ -403,9 +409,7 @@ def _fine(status: Status) -> bool:
 class _Counter:
     """Shows each round to the user's callback and to the progress line."""
 
-    def __init__(
-        self, samples: int, nodes: int, progress: bool, callback: Callable[[Round], None] | None
-    ) -> None:
+    def __init__(self, samples: int, nodes: int, progress: bool, callback: Callable[[Round], None] | None) -> None:
         self._callback = callback
         self._bar = None
         if progress:

@@ -44,7 +44,7 @@ def table_of(form):
 
 
 def maps(form, solver):
-    """p, q of shape (R,) and R of shape (R, R), from impulses: sample 0 is at rest, 1 starts at one, then the noises."""
+    """p, q of shape (R,) and R of shape (R, R), from impulses: sample 0 is at rest, 1 starts at 1, then the noises."""
     table = table_of(form)
     model = pd.Gaussian([MEAN], VALUE, pd.OU(horizon=4.0), form=form)
     start = torch.zeros(table.rows + 2, 1, dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_as_many_sweeps_as_nodes_are_the_sequential_sampler_to_the_last_bit(form
 @pytest.mark.parametrize("blocks", [1, 3, 4])
 @pytest.mark.parametrize("sweeps", [1, 2, 4])
 def test_the_preset_is_the_blockwise_recursion(sweeps, blocks):
-    """G = B diag(k), p' = G p + u, q' = G q + r, R' = G R + Gamma, block by block, from the last row of the one before."""
+    """G = B diag(k), p' = G p + u, q' = G q + r, R' = G R + Gamma, block by block, each from the last row before it."""
     eps = np.diff(GOLDEN)
     a, b, c = np.exp(eps / 2), (1 + SHARE**2) * np.expm1(eps / 2), SHARE * np.sqrt(np.expm1(eps))
     alpha, spread = np.exp(-TIMES / 2), np.exp(-TIMES) * VALUE - np.expm1(-TIMES)
@@ -229,7 +229,7 @@ def test_reference_slopes_need_far_fewer_rounds(share, expected):
 
 
 def published(model, table, start, noises, window, tol):
-    """ParaDiGMS as its authors' code has it, for one sample: cumulative sums of drifts and noises in a sliding window."""
+    """ParaDiGMS as in its authors' code, for one sample: cumulative sums of drifts and noises, a sliding window."""
     last = table.rows - 1
     alpha, sigma = table.alpha, table.sigma
     ratio = alpha[:-1] * sigma[1:] / (alpha[1:] * sigma[:-1])

@@ -1,4 +1,4 @@
-"""Parallel equals sequential, over everything that can be chosen: sampler, schedule, form, window, slopes, guess, batch.
+"""Parallel equals sequential, whatever is chosen: sampler, schedule, form, window, slopes, guess, batch.
 
 Analytic models answer each row with the same bits whatever its batch, so with a tolerance of zero "equal" means the
 same bits; with a tolerance it means within three times the tolerance, in units of the data's standard deviation.
@@ -141,9 +141,11 @@ def test_without_tolerance_the_answer_is_the_sequential_one_to_the_last_bit(chai
 
 @given(chains(), methods(1e-3), st.integers(1, 3), st.integers(0, 99))
 def test_with_a_tolerance_the_answer_is_within_three_times_it(chain, solver, samples, seed):
-    """Where the sequential sampler itself is stable: a start moved by a tenth of the tolerance moves it by less."""
+    """Where the sequential sampler itself is stable: a start moved by a tenth of the tolerance moves it by less. Heun's
+    rule is not, inside its steps, when they span orders of magnitude of the noise level."""
     assume(fits(chain, solver))
     model, sampler, times = chain
+    assume(not isinstance(sampler, (pd.Heun, pd.FlowHeun)) or len(times) > 8)
     unit = (model.variance or 1.0) ** 0.5
     table = sampler.tableau(model.schedule, times)
     begin = torch.randn(samples, *model.shape, generator=torch.Generator().manual_seed(seed)).double() * table.start
@@ -207,7 +209,7 @@ def test_no_history_is_lost_at_the_edge_of_a_window(name, solver):
         time = torch.full((2,), float(table.t[row]), dtype=torch.float64)
         outputs.append(model(states[row], time) if evaluated else torch.zeros_like(start))
     answers = []
-    for window in WINDOWS:
+    for window in (pd.Whole(), pd.Sliding(1), pd.Sliding(2), pd.Sliding(5), pd.Blocks(3)):
         found = pd.sample(
             model,
             (2, *model.shape),
@@ -242,7 +244,7 @@ def test_given_trajectories_only_start_the_iteration(schedule):
     first = pd.sample(model, (3, 3), steps=24, window=pd.Whole(), tol=1e-3, trajectory=True)
     theirs = pd.sample(model, (3, 3), steps=24, solver=pd.sequential(), trajectory=True)
     for trajectory in (theirs.trajectory, first.trajectory, torch.randn_like(first.trajectory)):
-        for window in WINDOWS:
+        for window in (pd.Whole(), pd.Sliding(5), pd.Blocks(5)):
             again = pd.sample(
                 model, (3, 3), steps=24, window=window, tol=0.0, guess=pd.Given(trajectory), trajectory=True
             )
