@@ -84,6 +84,4 @@ def paradigms(window: int = 64, tol: float = 0.1) -> Solver:
 
     Source: Shih et al. 2023, arXiv 2305.16317, Algorithm 1.
     """
-    return Solver(
-        window=Sliding(window), slopes=Increments(), guess=Repeat(), stop=LocalChange(tol), verify=0
-    )
+    return Solver(window=Sliding(window), slopes=Increments(), guess=Repeat(), stop=LocalChange(tol), verify=0)

@@ -15,7 +15,7 @@ from paradrift.noise import Noise
 from paradrift.solvers.base import Interrupted, Outcome, Solving
 
 
-def pump(solving: Solving, executor: Executor) -> Generator[None, None, Outcome]:
+def pump(solving: Solving, executor: Executor) -> Generator[None, None, Outcome]:  # noqa: DOC405
     """Drive a solver to its end, pausing after each round.
 
     An interrupt (Ctrl-C) during a round makes the solver return its best answer so far.

@@ -11,25 +11,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from paradrift import grids, presets
+from paradrift import prepare, presets
 from paradrift.denoisers import Denoiser, modules
-from paradrift.errors import SolveError, SpecError
+from paradrift.errors import SolveError
 from paradrift.executors import Local
-from paradrift.forms import Array, Form
+from paradrift.forms import Array
 from paradrift.guesses import Guess
-from paradrift.noise import Buffered, Drawn, Given, Noise, Philox
+from paradrift.noise import Noise
 from paradrift.planner import choose, measure_costs
+from paradrift.prepare import Generators
 from paradrift.pump import Timed, evaluating, pump, synchronize
-from paradrift.samplers import DDPM, Sampler
-from paradrift.slopes import Secant, Slopes, Zero
+from paradrift.samplers import Sampler
+from paradrift.slopes import Slopes
 from paradrift.solution import Round, Solution, Stats, Status
 from paradrift.solvers.base import Outcome
 from paradrift.solvers.sweep import Solver, sweep
-from paradrift.stopping import Stop, Tolerance
+from paradrift.stopping import Stop
 from paradrift.tableau import Tableau
 from paradrift.windows import Auto, Window
-
-Generators = torch.Generator | Sequence[torch.Generator]
 
 
 def sample(
@@ -109,7 +108,7 @@ def sample(
         sampler=sampler,
         steps=steps,
         times=times,
-        solver=_solver(solver, window, slopes, guess, stop, tol, max_rounds),
+        solver=prepare.solver_for(solver, window, slopes, guess, stop, tol, max_rounds),
         seed=seed,
         generator=generator,
         noise=noise,
@@ -135,7 +134,7 @@ def sample(
     return solution
 
 
-def iterate(
+def iterate(  # noqa: DOC405
     denoiser: Denoiser,
     shape: Sequence[int],
     *,
@@ -227,10 +226,10 @@ def _rounds(
     trajectory: bool,
 ) -> Generator[None, None, Solution]:
     begin = time.perf_counter()
-    _check(denoiser, shape, dtype)
-    table, solver = _table(denoiser, sampler, steps, times, solver)
+    prepare.check(denoiser, shape, dtype)
+    table, solver = prepare.table_for(denoiser, sampler, steps, times, solver)
     samples = shape[0]
-    source = Timed(noise=_noise(table, shape, seed, generator, noise, start, dtype, device))
+    source = Timed(noise=prepare.noise_for(table, shape, seed, generator, noise, start, dtype, device))
     executor = Local(denoiser=denoiser, max_rows=max_rows)
     ids = torch.arange(samples, device=device)
     with evaluating(modules(denoiser)), contextlib.ExitStack() as stack:
@@ -238,7 +237,7 @@ def _rounds(
         if start is None:
             initial = source.start(ids).to(device=device, dtype=dtype) * table.start
         else:
-            initial = _start(start, shape).to(device=device, dtype=dtype)
+            initial = prepare.start_for(start, shape).to(device=device, dtype=dtype)
         planned, words, sequential_seconds = 0.0, f"given: {solver.window}", None
         if isinstance(solver.window, Auto):
             planning = time.perf_counter()
@@ -283,114 +282,6 @@ def _rounds(
         certifiable=outcome.certifiable,
         trajectory=outcome.trajectory,
     )
-
-
-def _solver(
-    solver: Solver | None,
-    window: Window | None,
-    slopes: Slopes | None,
-    guess: Guess | None,
-    stop: Stop | None,
-    tol: float | None,
-    max_rounds: int | None,
-) -> Solver:
-    if stop is not None and tol is not None:
-        raise SpecError("expected either stop= or tol=, found both: tol is short for stop=Tolerance(tol)")
-    if max_rounds is not None and max_rounds < 1:
-        raise SpecError(f"expected max_rounds of at least 1, found {max_rounds}")
-    base = solver or presets.default()
-    stop = Tolerance(tol) if tol is not None else stop
-    return dataclasses.replace(
-        base,
-        window=window or base.window,
-        slopes=slopes or base.slopes,
-        guess=guess or base.guess,
-        stop=stop or base.stop,
-        max_rounds=base.max_rounds if max_rounds is None else max_rounds,
-    )
-
-
-def _check(denoiser: Denoiser, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    if not isinstance(denoiser, Denoiser):
-        found = type(denoiser).__name__
-        raise SpecError(f"expected a denoiser, found {found}: wrap a network with paradrift.denoiser(net, ...)")
-    if len(shape) < 2 or any(not isinstance(size, int) or size < 1 for size in shape):
-        raise SpecError(f"expected the shape of a batch, (samples, *shape) of positive sizes, found {shape}")
-    if dtype not in (torch.float32, torch.float64):
-        raise SpecError(f"expected states in float32 or float64, found {dtype}: give the model the lower precision")
-
-
-def _table(
-    denoiser: Denoiser,
-    sampler: Sampler | Tableau | None,
-    steps: int | None,
-    times: Array | Sequence[float] | None,
-    solver: Solver,
-) -> tuple[Tableau, Solver]:
-    """The table in the denoiser's own form, and the solver with what it left open filled in."""
-    if isinstance(sampler, Tableau):
-        if steps is not None or times is not None:
-            raise SpecError("expected no steps or times beside a ready table: it has its own")
-        table = sampler
-    else:
-        if denoiser.schedule is None:
-            raise SpecError("expected a denoiser with a noise schedule, found none: give sampler= a ready table")
-        if (steps is None) == (times is None):
-            raise SpecError("expected steps= or times=, one of the two: how long is the chain?")
-        if steps is not None and (not isinstance(steps, int) or steps < 1):
-            raise SpecError(f"expected a positive number of steps, found {steps}")
-        grid = grids.check(times) if times is not None else grids.default(denoiser.schedule, steps or 1)
-        chosen = sampler if sampler is not None else DDPM()
-        if not hasattr(chosen, "tableau"):
-            raise SpecError(f"expected a sampler such as DDIM() or DDPM(), found {chosen!r}")
-        table = chosen.tableau(denoiser.schedule, grid)
-    slopes = solver.slopes
-    if isinstance(slopes, Zero) and slopes.form is None:
-        slopes = Zero(table.form)  # the sampler's own form, not the one that its model happens to speak
-    if isinstance(slopes, Secant) and slopes.variance is None:
-        slopes = dataclasses.replace(slopes, variance=denoiser.variance)
-    if table.form is not denoiser.form:
-        if Form.VALUE in (table.form, denoiser.form):
-            raise SpecError(f"expected a model of form {table.form.value}, found {denoiser.form.value}")
-        table = table.reform(denoiser.form)
-    return table, dataclasses.replace(solver, slopes=slopes)
-
-
-def _noise(
-    table: Tableau,
-    shape: tuple[int, ...],
-    seed: int | Sequence[int],
-    generator: Generators | None,
-    noise: Noise | Tensor | None,
-    start: Tensor | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Noise:
-    if generator is not None and noise is not None:
-        raise SpecError("expected generator= or noise=, found both")
-    if isinstance(noise, Tensor):
-        if start is None:
-            raise SpecError("expected start= beside ready noises: they do not contain one")
-        if noise.shape != (shape[0], table.rows, *shape[1:]):
-            expected = (shape[0], table.rows, *shape[1:])
-            raise SpecError(f"expected noises of shape {expected}, one for each row, found {tuple(noise.shape)}")
-        return Given(noise.to(device=device, dtype=dtype), start.to(device=device, dtype=dtype))
-    if noise is not None:
-        return noise
-    if generator is not None:
-        return Drawn(
-            generator, table.draws, samples=shape[0], shape=shape[1:], dtype=dtype, device=device, initial=start
-        )
-    if not isinstance(seed, int) and len(seed) != shape[0]:
-        raise SpecError(f"expected one seed, or one for each of {shape[0]} samples, found {len(seed)}")
-    philox = Philox(seed=seed, shape=shape[1:], dtype=dtype, device=device)
-    return Buffered(philox, samples=shape[0])
-
-
-def _start(start: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if tuple(start.shape) != shape:
-        raise SpecError(f"expected a start of shape {shape}, found {tuple(start.shape)}")
-    return start
 
 
 _Result = TypeVar("_Result", Round, Solution)

@@ -127,7 +127,12 @@ class Auto:
             front: First unsettled nodes, shape (S,).
             nodes: Number of nodes M.
 
+        Returns:
+            Nothing.
+
         Raises:
             SpecError: always.
         """
-        raise SpecError("expected a concrete window, found Auto(): let paradrift.sample plan it, or choose Sliding(width)")
+        raise SpecError(
+            "expected a concrete window, found Auto(): let paradrift.sample plan it, or choose Sliding(width)"
+        )

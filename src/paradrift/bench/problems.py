@@ -41,7 +41,13 @@ class Problem:
         return len(self.times) - 1
 
     def solve(
-        self, samples: int, solver: pd.Solver, *, seed: int = 0, start: Tensor | None = None, max_rows: int | None = None
+        self,
+        samples: int,
+        solver: pd.Solver,
+        *,
+        seed: int = 0,
+        start: Tensor | None = None,
+        max_rows: int | None = None,
     ) -> pd.Solution:
         """Sample it.
 
@@ -83,9 +89,8 @@ def mixture(stochastic: bool) -> Problem:
         The problem, in float64.
     """
     schedule = pd.EDM(sigma_min=0.02, sigma_max=80.0)
-    centres = modes().numpy()
     toy = pd.GaussianMixture(
-        weights=np.full(8, 1 / 8), means=centres, variances=np.full(8, 0.05), schedule=schedule
+        weights=torch.ones(8) / 8, means=modes(), variances=torch.full((8,), 0.05), schedule=schedule
     )
     return Problem(
         name="mixture-64 SDE 50" if stochastic else "mixture-64 ODE 50",

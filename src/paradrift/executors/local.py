@@ -74,7 +74,9 @@ class Local:
                 if not _out_of_memory(error):
                     raise
                 if size == 1:
-                    message = "expected memory for at least one row of the model, found none: use a smaller model or dtype"
+                    message = (
+                        "expected memory for at least one row of the model, found none: use a smaller model or dtype"
+                    )
                     raise ParadriftError(message) from error
                 self.max_rows = max(1, size // 2)
                 if torch.cuda.is_available():

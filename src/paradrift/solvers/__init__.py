@@ -1,0 +1,1 @@
+"""Solvers: generators that ask for evaluations and return an outcome."""

@@ -1,4 +1,4 @@
-"""A table lowered to the device: what a sweep reads, cast once per solve, padded so that windows may hang over the end."""
+"""A table lowered to the device: cast once per solve, padded so that windows may hang over the end."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ class Lowered:
         return self.of_node[window.limit(self.before[front], nodes)]
 
 
-def lower(table: Tableau, slopes: Slopes, variance: float, pad: int, dtype: torch.dtype, device: torch.device) -> Lowered:
+def lower(
+    table: Tableau, slopes: Slopes, variance: float, pad: int, dtype: torch.dtype, device: torch.device
+) -> Lowered:
     """Cast a table for one solve.
 
     Args:
@@ -123,7 +125,7 @@ def lower(table: Tableau, slopes: Slopes, variance: float, pad: int, dtype: torc
 
 
 def _posterior(table: Tableau) -> Array:
-    """sigma_s sqrt(1 - r^2) with r = (alpha_t sigma_s) / (alpha_s sigma_t), for the step from each row t to the next."""
+    """sigma_s sqrt(1 - r^2) with r = (alpha_t sigma_s) / (alpha_s sigma_t), for the step that leaves each row."""
     std = np.zeros(table.rows)
     if table.alpha is not None and table.sigma is not None:
         ahead = table.alpha[:-1] * table.sigma[1:]

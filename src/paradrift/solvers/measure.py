@@ -40,7 +40,7 @@ def measure(
     state: State,
     table: Lowered,
     rows: Tensor,
-    where: tuple[Tensor, Tensor],
+    where: tuple[Tensor, ...],
     outputs: Tensor,
     *,
     variance: float,

@@ -1,0 +1,34 @@
+"""A sweep solver is four choices and a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paradrift.guesses import Guess
+from paradrift.slopes import Slopes
+from paradrift.stopping import Stop
+from paradrift.windows import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """The choices of one sweep solver.
+
+    Args:
+        window: Which nodes are worked on.
+        slopes: How defects travel.
+        guess: Where entering nodes start.
+        stop: When rows are settled.
+        verify: About how many nodes, evenly spread over the chain, are evaluated once more at their accepted states,
+            to measure the defects that were left (and one more round at the end); the reported error is built on
+            them. 0: on predictions made while settling.
+        max_rounds: Budget of rounds; None for no limit (a chain never needs more rounds than it has nodes, per sweep
+            that is asked for).
+    """
+
+    window: Window
+    slopes: Slopes
+    guess: Guess
+    stop: Stop
+    verify: int = 64
+    max_rounds: int | None = None
