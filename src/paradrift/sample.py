@@ -97,6 +97,7 @@ def sample(
         >>> import numpy as np
         >>> from paradrift.analytic import Gaussian
         >>> from paradrift.schedules import Discrete
+        >>> from paradrift.windows import Sliding
         >>> toy = Gaussian(mean=np.zeros(2), variance=np.ones(2), schedule=Discrete.linear(100))
         >>> solution = sample(toy, (3, 2), steps=100, seed=0, window=Sliding(32))
         >>> solution.converged, solution.stats.rounds < 50
