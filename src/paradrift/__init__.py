@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paradrift import grids as grids
 from paradrift.adapters import denoiser as denoiser
 from paradrift.adapters import diffusers_denoiser as diffusers_denoiser
 from paradrift.adapters import edm_denoiser as edm_denoiser

@@ -21,27 +21,30 @@ from paradrift.tableau import Tableau
 LEVELS = 10  # variances v0 4^k, k = 0..9: the last is "unknown", 2.6e5 times the data variance
 
 
-def response(table: Tableau, variance: float) -> Array:
-    """Growth from each row to the last, for Gaussian data.
+def response(table: Tableau, variances: Array) -> Array:
+    """Growth from each row to the last, for Gaussian data of several variances.
 
     Args:
         table: The sampler's table.
-        variance: Data variance per element.
+        variances: Data variances per element, shape (K,).
 
     Returns:
-        Shape (R,), non-negative; all ones for tables without a noise schedule, where nothing is known.
+        Shape (K, R), non-negative; all ones for tables without a noise schedule, where nothing is known.
     """
     if table.alpha is None:
-        return np.ones(table.rows)
-    slopes = in_form(table, gaussian(table, variance))
-    weights = [table.band("a", lag) for lag in range(table.reach + 1)]
-    outputs = [table.band("b", lag) for lag in range(table.reach + 1)]
-    y = np.zeros(table.rows + table.reach)
-    y[table.rows - 1] = 1.0
-    for row in range(table.rows - 2, -1, -1):
-        lags = range(1, min(table.reach, table.rows - 1 - row) + 1)
-        y[row] = sum((weights[lag][row + lag] + outputs[lag][row + lag] * slopes[row]) * y[row + lag] for lag in lags)
-    return np.abs(y[: table.rows]) * table.alpha / table.alpha[-1]
+        return np.ones((len(variances), table.rows))
+    slopes = np.stack([in_form(table, gaussian(table, variance)) for variance in variances])
+    size = table.rows
+    # transition[lag][:, row]: what one unit of the row adds to the row ``lag`` further on
+    transitions = []
+    for lag in range(1, table.reach + 1):
+        a, b = table.band("a", lag)[lag:], table.band("b", lag)[lag:]
+        transitions.append(np.pad(a + b * slopes[:, : size - lag], ((0, 0), (0, lag))))
+    y = np.zeros((len(variances), size + table.reach))
+    y[:, size - 1] = 1.0
+    for row in range(size - 2, -1, -1):
+        y[:, row] = sum(transition[:, row] * y[:, row + lag] for lag, transition in enumerate(transitions, start=1))
+    return np.abs(y[:, :size]) * table.alpha / table.alpha[-1]
 
 
 def levels(table: Tableau, variance: float) -> Array:
@@ -54,5 +57,5 @@ def levels(table: Tableau, variance: float) -> Array:
     Returns:
         Shape (LEVELS, R); each level at least as large as the one below.
     """
-    ladder = np.stack([response(table, variance * 4.0**level) for level in range(LEVELS)])
+    ladder = response(table, variance * 4.0 ** np.arange(LEVELS))
     return np.maximum.accumulate(ladder, axis=0)

@@ -29,7 +29,8 @@ from paradrift.windows import Auto, Sliding
 SETTLING = 10.0  # K and eta: fitted on the embedded model at 50, 250 and 1000 steps, tol 1e-2
 SHARE = 0.63
 MARGIN = 0.95  # a parallel plan must promise at least this much less than the sequential one
-BUDGET = 0.25  # of the predicted sequential time, at most, is spent on measuring
+BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
+BRIEF = 0.3  # but then not more than these seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,8 @@ def measure_costs(
     begin = time.perf_counter()
     if samples not in costs:
         costs[samples] = timed(samples, 3)
-    allowed = BUDGET * len(nodes) * costs[samples]
+    sequential = len(nodes) * costs[samples]
+    allowed = max(BUDGET * sequential, min(5 * BUDGET * sequential, BRIEF))
     width = 2
     while width <= min(widest, len(nodes)) and samples * width not in costs:
         wider = costs[samples * width // 2] * 2 * 2  # two calls, if cost were proportional to rows
