@@ -254,3 +254,30 @@ def test_given_trajectories_only_start_the_iteration(schedule):
             assert torch.equal(again.trajectory, theirs.trajectory)
     warm = pd.sample(model, (3, 3), steps=24, window=pd.Whole(), tol=1e-3, guess=pd.Given(theirs.trajectory))
     assert warm.stats.rounds < first.stats.rounds
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "one element", "mixture"])
+def test_an_effect_rounded_to_nothing_does_not_settle_a_row_that_still_changes(kind):
+    """Exact secants leave no effect of a change, but its rounding: 64 samples on a coarse grid, to the last bit."""
+    chain = (model_of(kind, pd.EDM(), Form.DATA), pd.DDPM(), grids.default(pd.EDM(), 7))
+    exact = pd.Solver(window=pd.Whole(), slopes=pd.Secant(), guess=pd.Coast(), stop=pd.Tolerance(0.0), verify=0)
+    for dtype in (torch.float32, torch.float64):
+        theirs = solve(chain, pd.sequential(), 64, dtype=dtype)
+        assert torch.equal(solve(chain, exact, 64, dtype=dtype).samples, theirs.samples)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("guess", [pd.Coast(), pd.Repeat()])
+def test_a_start_that_is_no_node_needs_no_round_and_fits_every_window(steps, guess):
+    """Churn in the first step: row 0 is left before the model is asked for the first time."""
+    schedule = pd.Discrete.linear(1000)
+    times = np.append(np.linspace(900, 0, steps) if steps > 1 else [0.0], -1.0)
+    chain = (model_of("mixture", schedule, Form.NOISE), pd.Heun(churn=0.3 * steps), times)
+    assert not chain[1].tableau(schedule, times).evaluated[0]
+    theirs = solve(chain, pd.sequential(), 3)
+    assert theirs.stats.rounds == theirs.stats.nodes
+    for window in WINDOWS:
+        method = pd.Solver(window=window, slopes=pd.Secant(), guess=guess, stop=pd.Tolerance(0.0), verify=0)
+        ours = solve(chain, method, 3)
+        assert torch.equal(ours.samples, theirs.samples)
+        assert ours.stats.rounds <= ours.stats.nodes

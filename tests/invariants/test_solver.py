@@ -129,7 +129,7 @@ def test_memory_follows_the_window_not_the_steps(steps, monkeypatch):
         sizes.append(sum(value.numel() for value in vars(state).values()))
         return state
 
-    monkeypatch.setattr("paradrift.solvers.sweep.State.begin", spy)
+    monkeypatch.setattr(State, "begin", staticmethod(spy))
     asked = []
 
     class Watching(pd.Counted):
