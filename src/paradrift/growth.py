@@ -18,6 +18,7 @@ from paradrift.forms import Array
 from paradrift.slopes import gaussian, in_form
 from paradrift.tableau import Tableau
 
+SIGNAL = 1e-4  # floor of alpha: a start without signal has an infinite x / alpha
 LEVELS = 10  # variances v0 4^k, k = 0..9: the last is "unknown", 2.6e5 times the data variance
 
 
@@ -57,5 +58,22 @@ def levels(table: Tableau, variance: float) -> Array:
     Returns:
         Shape (LEVELS, R); each level at least as large as the one below.
     """
-    ladder = response(table, variance * 4.0 ** np.arange(LEVELS))
+    variances = np.array([variance * 4.0**level for level in range(LEVELS)])
+    ladder = response(table, variances)
     return np.maximum.accumulate(ladder, axis=0)
+
+
+def influence(table: Tableau, variance: float) -> Array:
+    r"""What a unit defect of each node's output does to the answer: :math:`\sum_m |b_{mj}| y_m / \alpha_m`.
+
+    Sums of sizes: the rows that an output is used in may answer with opposite signs, but not reliably so.
+
+    Args:
+        table: The sampler's table.
+        variance: Data variance per element, v0.
+
+    Returns:
+        Shape (LEVELS, R), for the ladder of :func:`levels`.
+    """
+    alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, SIGNAL)
+    return levels(table, variance) @ (np.abs(table.b) / alpha[:, None])

@@ -3,9 +3,9 @@ r"""Stops: when nodes are settled.
 The tolerance bounds the distance of the *final* sample to the sequential answer, not a local change. Node j's output
 was last predicted by its surrogate with a miss :math:`d_j` that the sweep has just measured (the true defect of the
 previous iterate); after the sweep its state moved by :math:`dx_j`, and the part of the output that the slope did not
-explain changes by at most about :math:`R_j |dx_j|`. The larger of the two, times what the table makes of it, is the
-node's *effect* on the next row, in x / alpha. It reaches the answer multiplied by the *growth*: the response of the
-table with the slopes of Gaussian data of variance v, where v is the largest variance that the slopes measured up to
+explain changes by at most about :math:`R_j |dx_j|`. The larger of the two enters every row that the node's output is
+used in, and each of them is felt in the answer multiplied by its *growth*: the response of the table with the slopes of
+Gaussian data of variance v, where v is the largest variance that the slopes measured up to
 this row have shown (unknown: infinite, no damping). A network that is steeper than the data makes its own bound
 stricter; what lies ahead is never looked at, so acceptance stays causal.
 """
@@ -27,9 +27,9 @@ class View:
     """What a stop may look at after a sweep: the window of each sample, from its front on.
 
     Args:
-        effect: Predicted effect of each node's defect on the following rows, rms of x / alpha, shape (W, S); zero at
-            rows that are not nodes, infinite where a node has not been evaluated.
-        growth: Factor by which a change of the row after each node reaches the answer, shape (W, S).
+        effect: Predicted effect of each node's defect on the answer, rms, shape (W, S); zero at rows that are not
+            nodes, infinite where a node has not been evaluated.
+        weight: Effect of a unit defect of each node's output, shape (W, S).
         change: Change of each node's state in this sweep, rms, shape (W, S); zero at the front.
         posterior: Standard deviation of DDPM's noise on the step that leaves each node, shape (W, S); zero without a
             noise schedule.
@@ -42,7 +42,7 @@ class View:
     """
 
     effect: Tensor
-    growth: Tensor
+    weight: Tensor
     change: Tensor
     posterior: Tensor
     unit: Tensor
@@ -114,16 +114,15 @@ class Tolerance:
             Shape (S,), int64.
         """
         budget = self.share * self.tol / math.sqrt(view.nodes) * view.unit
-        effect = view.effect * view.growth
-        settled = effect <= budget  # False for NaN
+        settled = view.effect <= budget  # False for NaN
         if self.tol == 0:
-            # an exact slope, or a growth of nothing, makes the effect of a change vanish, but not its rounding
+            # an exact slope, or a weight of nothing, makes the effect of a change vanish, but not its rounding
             settled &= view.change == 0
         settled[0] = True  # the front was evaluated at its exact state, so the row after it is exact
         count = settled.long().cumprod(0).sum(0)
         if self.finish:
             # A wrong mode can look settled at its end while early rows still move: they too must be nearly settled.
-            quiet = (view.moved <= self.tol / 3 * view.unit) & (effect[1:] <= 8 * budget).all(0)
+            quiet = (view.moved <= self.tol / 3 * view.unit) & (view.effect[1:] <= 8 * budget).all(0)
             count = torch.where(view.last & quiet, view.span, count)
         return torch.minimum(count, view.span)
 

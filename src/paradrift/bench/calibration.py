@@ -57,7 +57,7 @@ def _calibrate(
     before = problem.solve(samples, pd.sequential())
     variance = problem.denoiser(samples).variance
     for tol in tolerances:
-        stable = _stable(problem, samples, before, tol)
+        steady = stable(problem, samples, before, tol)
         for window in windows:
             after = problem.solve(samples, pd.default(tol, window), max_rows=1024)
             gaps = distance(after.samples, before.samples, variance)
@@ -76,21 +76,31 @@ def _calibrate(
                 evaluations=after.stats.evaluations,
                 seconds=after.stats.seconds,
                 sequential_seconds=None,
-                error_median=float(gaps[stable].median()),
-                error_worst=float(gaps[stable].max()),
+                error_median=float(gaps[steady].median()),
+                error_worst=float(gaps[steady].max()),
                 engine_share=after.stats.engine_seconds / after.stats.seconds,
                 extra={
-                    "unstable_share": 1 - float(stable.double().mean()),
+                    "unstable_share": 1 - float(steady.double().mean()),
                     "error_worst_of_all": float(gaps.max()),
-                    "above_3_tol": int((gaps[stable] > 3 * tol).sum()),
+                    "above_3_tol": int((gaps[steady] > 3 * tol).sum()),
                     "estimate_over_error_median": float(cover.median()),
                     "estimate_over_error_p05": float(cover.double().quantile(0.05)),
                 },
             )
 
 
-def _stable(problem: Problem, samples: int, before: pd.Solution, tol: float) -> Tensor:
-    """Whether moving the start a little moves the sequential answer by less than tol, shape (S,)."""
+def stable(problem: Problem, samples: int, before: pd.Solution, tol: float) -> Tensor:
+    """Where the sequential sampler itself is stable: moving the start a little moves its answer by less than tol.
+
+    Args:
+        problem: The problem.
+        samples: How many samples S.
+        before: The sequential answers.
+        tol: The tolerance; the start is moved by tol / 10 of its own standard deviation.
+
+    Returns:
+        Shape (S,), bool.
+    """
     table = _table(problem, samples)
     like = torch.zeros(samples, *problem.shape, dtype=problem.dtype)
     noise = Philox(seed=0, shape=problem.shape, dtype=problem.dtype)
@@ -128,7 +138,7 @@ def oracle(quick: bool) -> Iterator[Record]:
     for problem in cases:
         variance = problem.denoiser(samples).variance
         before = problem.solve(samples, pd.sequential())
-        errors = _errors_by_round(problem, samples, before, variance, 16 if quick else 40)
+        errors = errors_by_round(problem, samples, before, variance, 16 if quick else 40)
         for tol in TOLERANCES:
             late = (~(errors <= tol)).int() * torch.arange(1, len(errors) + 1)[:, None]
             best = late.amax(0) + 1
@@ -152,10 +162,19 @@ def oracle(quick: bool) -> Iterator[Record]:
             )
 
 
-def _errors_by_round(
-    problem: Problem, samples: int, before: pd.Solution, variance: float | None, rounds: int
-) -> Tensor:
-    """Error of the last row after each sweep of the whole window, with no stop at all, shape (rounds, S)."""
+def errors_by_round(problem: Problem, samples: int, before: pd.Solution, variance: float | None, rounds: int) -> Tensor:
+    """Error of the last row after each sweep of the whole window, with no stop at all.
+
+    Args:
+        problem: The problem.
+        samples: How many samples S.
+        before: The sequential answers.
+        variance: Data variance per element.
+        rounds: Most sweeps.
+
+    Returns:
+        Shape (rounds, S).
+    """
     errors: list[Tensor] = []
     rounds = min(rounds, problem.steps)
     solver = pd.Solver(window=pd.Whole(), slopes=pd.Secant(), guess=pd.Coast(), stop=pd.Sweeps(rounds), verify=0)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from paradrift.bench.calibration import calibration, oracle
+from paradrift.bench.engine import engine
 from paradrift.bench.headline import headline
 from paradrift.bench.records import Record
+from paradrift.bench.toy import toy
 
 SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
-    {"headline": headline, "calibration": calibration, "oracle": oracle}
+    {"headline": headline, "engine": engine, "toy": toy, "oracle": oracle, "calibration": calibration}
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from paradrift.forms import Array
-from paradrift.growth import levels
+from paradrift.growth import SIGNAL, influence
 from paradrift.slopes import Slopes, to_data
 from paradrift.tableau import Tableau
 from paradrift.windows import Window
@@ -30,8 +30,7 @@ class Lowered:
         p: Coefficient of the state in ``f = p x + q D``.
         q: Coefficient of the data prediction.
         prior: Slopes before measurement, in the table's form.
-        gain: What a unit defect of a node's output does to the rows after it, in x / alpha.
-        growth: Response of the answer to each row, shape (LEVELS, R + pad).
+        influence: What a unit defect of a node's output does to the answer, shape (LEVELS, R + pad).
         posterior: Standard deviation of DDPM's noise on the step that leaves each row.
         node: Whether a row is evaluated, bool.
         before: Number of nodes before each row, int64.
@@ -50,8 +49,7 @@ class Lowered:
     p: Tensor
     q: Tensor
     prior: Tensor
-    gain: Tensor
-    growth: Tensor
+    influence: Tensor
     posterior: Tensor
     node: Tensor
     before: Tensor
@@ -95,7 +93,7 @@ def lower(
         return torch.as_tensor(np.concatenate([values, tail], axis=-1)).to(device=device, dtype=dtype)
 
     # A start without signal has an infinite x / alpha; a floor far below any other level keeps the measures finite.
-    alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, 1e-4)
+    alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, SIGNAL)
     ratio = np.zeros(table.rows) if table.sigma is None else table.sigma / alpha
     p, q = to_data(table)
     a_lags, b_lags, c_lags = table.lags
@@ -113,8 +111,7 @@ def lower(
         p=padded(p),
         q=padded(q, 1.0),
         prior=padded(slopes.prior(table)),
-        gain=padded((np.abs(table.b) / alpha[:, None]).sum(0)),
-        growth=padded(levels(table, variance)),
+        influence=padded(influence(table, variance)),
         posterior=padded(_posterior(table)),
         node=torch.as_tensor(node).to(device),
         before=torch.as_tensor(before).to(device),

@@ -86,7 +86,9 @@ def measure(
     finite = torch.isfinite(ff.sum(1))
     spoiled = not bool(finite.all())
     known = state.known[where] & finite
-    valid = known[:, None] & torch.isfinite(secant) if secants else torch.zeros_like(secant, dtype=torch.bool)
+    valid = (
+        known[:, None] & torch.isfinite(secant.to(x.dtype)) if secants else torch.zeros_like(secant, dtype=torch.bool)
+    )
     after = torch.where(valid, secant, before)
     missed = (ff - 2 * before * xf + before * before * xx).clamp(min=0).sum(1).div(outputs.shape[1]).sqrt()
     left = ((ff - 2 * after * xf + after * after * xx).clamp(min=0).sum(1) / size).sqrt()

@@ -128,15 +128,15 @@ class Run:
         nodes = slice(history - 1, stop - 1)
         row = rows[nodes]
         drift = facts.rest[nodes] * (table.q[row].abs() / table.alpha[row]) * change[nodes]
-        effect = table.gain[row] * torch.maximum(facts.miss[nodes], drift)
+        weight = table.influence[facts.level[nodes], row]
+        effect = weight * torch.maximum(facts.miss[nodes], drift)
         effect = torch.where(table.node[row], effect, 0.0)
-        growth = table.growth[facts.level[nodes], rows[history:stop]]
         ends = self.limit == self.last
         moved = change.gather(0, (history - 1 + span)[None])[0]
         self.change = change / table.alpha[rows]
         view = View(
             effect=effect,
-            growth=growth,
+            weight=weight,
             change=change[nodes],
             posterior=table.posterior[row],
             unit=self.unit[self.active],
@@ -204,7 +204,7 @@ class Run:
         inner[0] = False  # the front's output is its own
         row = rows[first:stop]
         if not self.solver.verify:
-            predicted = torch.where(inner, view.effect * view.growth, 0.0) / view.unit
+            predicted = torch.where(inner, view.effect, 0.0) / view.unit
             samples = self.active.expand_as(predicted)
             self.ledger.contribute(samples.flatten(), predicted.flatten())
         else:
@@ -218,7 +218,7 @@ class Run:
             which = wait.nonzero(as_tuple=True)
             if len(which[0]):
                 at = (which[0] + first, which[1])
-                weight = stride * (table.gain[row] * view.growth / view.unit)[which].double()
+                weight = stride * (view.weight / view.unit)[which].double()
                 check = Check(
                     x=state.z[at], out=state.out[at], row=row[which], sample=self.active[which[1]], weight=weight
                 )
