@@ -47,7 +47,8 @@ def test_finishing_on_the_answer_saves_rounds_and_keeps_the_tolerance() -> None:
         window=pd.Whole(), slopes=pd.Secant(), guess=pd.Coast(), stop=pd.Tolerance(1e-3, finish=True), verify=64
     )
     finished = problem.solve(64, solver)
-    assert prefix.certifiable and not finished.certifiable
+    assert prefix.certifiable
+    assert not finished.certifiable
     assert sum(finished.stats.sample_rounds) < sum(prefix.stats.sample_rounds)
     assert float(distance(finished.samples, before.samples, problem.denoiser(64).variance).max()) <= 3e-3
 
