@@ -76,4 +76,8 @@ def influence(table: Tableau, variance: float) -> Array:
         Shape (LEVELS, R), for the ladder of :func:`levels`.
     """
     alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, SIGNAL)
-    return levels(table, variance) @ (np.abs(table.b) / alpha[:, None])
+    felt = levels(table, variance) / alpha
+    total = np.zeros_like(felt)
+    for lag in table.lags[1]:
+        total[:, : table.rows - lag] += np.abs(table.band("b", lag)[lag:]) * felt[:, lag:]
+    return total

@@ -63,7 +63,7 @@ class Round:
     """What a callback sees after each round.
 
     Args:
-        index: Round number, from 1.
+        index: Round number, from 1; a sweep in which no node moved needs no call and repeats the number.
         evaluations: Rows evaluated so far.
         settled: Nodes settled so far, shape (S,).
         change: Last change of each row in units of the data's standard deviation, rms over elements of x / alpha,

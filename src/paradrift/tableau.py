@@ -102,31 +102,29 @@ class Tableau:
         return int(self.evaluated.sum())
 
     @cached_property
-    def reach(self) -> int:
-        """How many earlier rows a row may use: the memory that a window must keep behind its front."""
-        used = np.argwhere((self.a != 0) | (self.b != 0))
-        return int((used[:, 0] - used[:, 1]).max()) if len(used) else 1
-
-    @cached_property
-    def noise_reach(self) -> int:
-        """How many noises before its own a row may use; 0 when each row has a noise of its own."""
-        used = np.argwhere(self.c != 0)
-        return int((used[:, 0] - used[:, 1]).max()) if len(used) else 0
-
-    @cached_property
-    def noisy(self) -> bool:
-        """Whether the sampler is stochastic after its start."""
-        return bool(np.any(self.c))
-
-    @cached_property
     def lags(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """The lags ``m - j`` that occur in a, in b and in c, each ascending."""
 
         def of(matrix: Array) -> tuple[int, ...]:
-            used = np.argwhere(matrix != 0)
-            return tuple(sorted({int(row - column) for row, column in used}))
+            rows, columns = np.nonzero(matrix)
+            return tuple(np.unique(rows - columns).tolist())
 
         return of(self.a), of(self.b), of(self.c)
+
+    @cached_property
+    def reach(self) -> int:
+        """How many earlier rows a row may use: the memory that a window must keep behind its front."""
+        return max([1, *self.lags[0], *self.lags[1]])
+
+    @property
+    def noise_reach(self) -> int:
+        """How many noises before its own a row may use; 0 when each row has a noise of its own."""
+        return max([0, *self.lags[2]])
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the sampler is stochastic after its start."""
+        return bool(self.lags[2])
 
     def band(self, name: str, lag: int) -> Array:
         """The diagonal ``matrix[m, m - lag]`` as a vector over rows m, zero where ``m < lag``.

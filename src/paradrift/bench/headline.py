@@ -27,7 +27,7 @@ def headline(quick: bool) -> Iterator[Record]:
     Yields:
         One record per case: medians over repetitions with different seeds, sequential and parallel in turn.
     """
-    repetitions = 1 if quick else 5
+    repetitions = 1 if quick else 3
     cases = [
         (1, None, pd.DDPM(), 1000),
         (1, 2.0, pd.DDPM(), 1000),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from paradrift.growth import LEVELS
 from paradrift.solvers.lowered import Lowered
-from paradrift.solvers.state import State
+from paradrift.solvers.state import State, Where
 
 UNSEEN = 1.0  # slope left unexplained, of D against x / alpha, assumed where nothing was measured
 FLOOR = 2  # growth is never taken below that of 16 times the data variance: errors are smooth, and data vary most there
@@ -40,7 +40,7 @@ def measure(
     state: State,
     table: Lowered,
     rows: Tensor,
-    where: tuple[Tensor, ...],
+    where: Where,
     outputs: Tensor,
     *,
     variance: float,
@@ -62,8 +62,8 @@ def measure(
         state: The windows; references, outputs, slopes and known change in place.
         table: The lowered table.
         rows: Absolute rows, shape (B, S).
-        where: Positions and samples of the outputs, two int64 vectors of length N.
-        outputs: Model outputs, shape (N, D).
+        where: Positions and samples of the outputs: two int64 vectors of length N, or two slices of lengths W and S.
+        outputs: Model outputs, shape (N, D) or (W, S, D).
         variance: Data variance per element, the bottom of the ladder of growths.
         groups: Group of each element, shape (D,), or None.
         secants: Whether slopes follow the measurements.
@@ -72,31 +72,33 @@ def measure(
     Returns:
         The facts.
     """
+    if len(state.z) == history + 1:
+        return _front(state, rows, where, outputs, history)
     x, row = state.z[where], rows[where]
     before = state.slope[where].double()
     dx, df = (x - state.ref[where]).double(), (outputs - state.f[where]).double()
     xx, xf, ff = dx * dx, dx * df, df * df
     if groups is None:
-        xx, xf, ff = (product.sum(1, keepdim=True) for product in (xx, xf, ff))
+        xx, xf, ff = (product.sum(-1, keepdim=True) for product in (xx, xf, ff))
         secant = xf / xx
     else:
-        empty = xx.new_zeros(len(xx), int(groups.max()) + 1)
-        secant = (empty.index_add(1, groups, xf) / empty.index_add(1, groups, xx))[:, groups]
-    size = xx.sum(1)
-    finite = torch.isfinite(ff.sum(1))
+        empty = xx.new_zeros(*xx.shape[:-1], int(groups.max()) + 1)
+        secant = (empty.index_add(-1, groups, xf) / empty.index_add(-1, groups, xx))[..., groups]
+    size = xx.sum(-1)
+    finite = torch.isfinite(ff.sum(-1))
     spoiled = not bool(finite.all())
     known = state.known[where] & finite
     valid = (
-        known[:, None] & torch.isfinite(secant.to(x.dtype)) if secants else torch.zeros_like(secant, dtype=torch.bool)
+        known[..., None] & torch.isfinite(secant.to(x.dtype)) if secants else torch.zeros_like(secant, dtype=torch.bool)
     )
     after = torch.where(valid, secant, before)
-    missed = (ff - 2 * before * xf + before * before * xx).clamp(min=0).sum(1).div(outputs.shape[1]).sqrt()
-    left = ((ff - 2 * after * xf + after * after * xx).clamp(min=0).sum(1) / size).sqrt()
+    missed = (ff - 2 * before * xf + before * before * xx).clamp(min=0).sum(-1).div(outputs.shape[-1]).sqrt()
+    left = ((ff - 2 * after * xf + after * after * xx).clamp(min=0).sum(-1) / size).sqrt()
     slope = after.to(x.dtype)
     scale = table.alpha[row] / table.q[row].abs()  # a slope of f against x, as one of D against x / alpha
     state.rest[where] = torch.where(known & torch.isfinite(left), left.to(x.dtype) * scale, state.rest[where])
     if spoiled:
-        taken = finite[:, None]
+        taken = finite[..., None]
         outputs, x = torch.where(taken, outputs, state.f[where]), torch.where(taken, x, state.ref[where])
         slope = torch.where(taken, slope, state.slope[where])
     state.f[where], state.ref[where], state.slope[where], state.known[where] = outputs, x, slope, finite
@@ -105,12 +107,14 @@ def measure(
     miss[where] = torch.where(finite, missed.to(x.dtype), torch.inf)
     broken = torch.zeros_like(state.known[0])
     if spoiled:
-        broken[where[1][(where[0] == history - 1) & ~finite]] = True
+        lost = torch.zeros_like(state.known)
+        lost[where] = ~finite
+        broken = lost[history - 1]
     rest = _carry(state.rest, state.rest >= 0, UNSEEN)
-    steep = (table.alpha[row][:, None] * (slope - table.p[row][:, None]) / table.q[row][:, None]).amax(1)
+    steep = (table.alpha[row][..., None] * (slope - table.p[row][..., None]) / table.q[row][..., None]).amax(-1)
     shown = table.ratio[row] ** 2 * steep / (1 - steep).clamp(min=1e-9)
     shown = torch.where(steep >= 1, torch.inf, shown).clamp(min=variance)
-    seen = valid.any(1)
+    seen = valid.any(-1)
     variances = torch.zeros_like(miss)
     variances[where] = torch.where(seen, shown, 0.0)
     variances[history - 1] = torch.maximum(variances[history - 1], state.steepest)
@@ -122,6 +126,18 @@ def measure(
     else:
         level = torch.full_like(rows, LEVELS - 1)
     return Facts(miss=miss, rest=rest, level=level, steepest=steepest, broken=broken, spoiled=spoiled)
+
+
+def _front(state: State, rows: Tensor, where: Where, outputs: Tensor, history: int) -> Facts:
+    """A window of one node: its state is exact, so there is nothing to measure."""
+    finite = torch.isfinite(outputs).all(-1)
+    state.f[where], state.ref[where], state.known[where] = outputs, state.z[where], finite
+    lost = torch.zeros_like(state.known)
+    lost[where] = ~finite
+    nothing = torch.zeros_like(state.rest)
+    level = torch.full_like(rows, LEVELS - 1)
+    broken = lost[history - 1]
+    return Facts(miss=nothing, rest=nothing, level=level, steepest=nothing, broken=broken, spoiled=False)
 
 
 def _carry(values: Tensor, measured: Tensor, default: float) -> Tensor:

@@ -13,7 +13,7 @@ from paradrift.solvers.lowered import Lowered, lower
 from paradrift.solvers.measure import Facts, measure
 from paradrift.solvers.reading import last_rows, preview, relative_change
 from paradrift.solvers.solver import Solver
-from paradrift.solvers.state import State, carry_slopes, continue_references, march, rows_of
+from paradrift.solvers.state import State, Where, carry_slopes, continue_references, march, rows_of
 from paradrift.stopping import View
 from paradrift.tableau import Tableau
 
@@ -66,13 +66,17 @@ class Run:
         scaled = (x * self.table.scale[row][:, None]).unflatten(1, self.shape)
         return Request(x=scaled, t=self.table.t[row], sample=sample, node=row)
 
-    def ask(self) -> tuple[Request | None, tuple[Tensor, ...], Check | None]:
+    def ask(self) -> tuple[Request | None, Where, Check | None]:
         """What to evaluate next: nodes inside their windows that moved, and accepted nodes that wait."""
         rows = rows_of(self.state, self.history)
         inside = (self.positions >= self.history - 1) & (rows < self.limit)
         need = self.table.node[rows] & inside & (~self.state.known | self.moved) & ~self._waiting()
-        where = need.nonzero(as_tuple=True)
-        x, row, sample = self.state.z[where], rows[where], self.active[where[1]]
+        first = self.history - 1
+        where: Where = (slice(first, len(rows) - 1), slice(None))
+        if not bool(need[where].all()):
+            where = need.nonzero(as_tuple=True)
+        x, row = self.state.z[where].flatten(0, -2), rows[where].flatten()
+        sample = self.active.expand_as(rows)[where].flatten()
         check = self.ledger.take_checks()
         if check is not None:
             x, row, sample = (torch.cat(pair) for pair in ((x, check.x), (row, check.row), (sample, check.sample)))
@@ -97,7 +101,7 @@ class Run:
         self.ledger.verify(check, outputs[fresh:])
         return outputs[:fresh]
 
-    def digest(self, where: tuple[Tensor, ...], outputs: Tensor) -> tuple[Facts, View, Tensor]:
+    def digest(self, where: Where, outputs: Tensor) -> tuple[Facts, View, Tensor]:
         """Learn from the outputs, march, and judge."""
         state, table, history = self.state, self.table, self.history
         rows = rows_of(state, history)
@@ -106,13 +110,13 @@ class Run:
             table,
             rows,
             where,
-            outputs,
+            outputs.view_as(state.z[where]),
             variance=self.variance or 1.0,
             groups=self.groups,
             secants=self.solver.slopes.measured,
             history=history,
         )
-        if self.solver.slopes.measured:
+        if self.solver.slopes.measured and self.width > 1:
             carry_slopes(state, table, rows, history - 1)
         if facts.spoiled:
             continue_references(state, table, rows, history, self.solver.slopes.measured, history - 1)
@@ -235,7 +239,8 @@ class Run:
         if first == len(self.positions):
             return
         rows = rows_of(state, history)
-        continue_references(state, table, rows, history, self.solver.slopes.measured, first - 1)
+        if self.width > 1:  # a window of one node is never guessed
+            continue_references(state, table, rows, history, self.solver.slopes.measured, first - 1)
         late = rows[first:]
         fill = (entering <= self.positions[first:]).unsqueeze(-1)
         if table.noisy:

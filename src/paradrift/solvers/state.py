@@ -15,6 +15,8 @@ from torch import Tensor
 
 from paradrift.solvers.lowered import Lowered
 
+Where = tuple[Tensor, ...] | tuple[slice, slice]  # positions and samples, scattered or a whole rectangle
+
 STEEPEST = 0.95  # slopes of the data prediction above this are not extrapolated: the continuation divides by 1 - s
 
 
@@ -196,6 +198,9 @@ def continue_references(state: State, table: Lowered, rows: Tensor, history: int
         outputs = p_new * reference + q_new * data
         slopes = table.prior[late][..., None]
     some = last >= 0
+    if bool((unknown & some).all()):  # the usual case: everything here is new
+        state.ref[first:], state.f[first:], state.slope[first:] = reference, outputs, slopes
+        return
     fresh = (unknown & some)[..., None]
     blank = (unknown & ~some)[..., None]
     for name, values in (("ref", reference), ("f", outputs), ("slope", slopes)):

@@ -67,7 +67,7 @@ def sweep(  # noqa: DOC403
                 rounds += 1
                 outputs = run.receive(answer, check)
             facts, view, accepted = run.digest(where, outputs)
-            if observe is not None and request is not None:
+            if observe is not None:
                 observe(run.report(rounds, accepted))
             run.advance(facts, view, accepted)
         check = run.ledger.take_checks()
