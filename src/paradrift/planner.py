@@ -4,7 +4,8 @@ Rounds fall with the width W roughly as
 
 .. math:: \mathrm{rounds}(W) \approx K + M / (\eta W),
 
-K sweeps to settle anything at all, and afterwards a share :math:`\eta` of the window settled in each round. What a
+K sweeps (at most 10, fewer in narrow windows) to settle anything at all, and afterwards a share :math:`\eta` of the
+window settled in each round. What a
 round costs is the model's time for S W rows, which only a measurement knows: on an idle GPU nearly that of one row, on
 two CPU cores often proportional to the rows. The width with the least predicted time is taken; if the sequential
 sampler (M calls of S rows) is predicted to be as fast, the plan is the sequential sampler.
@@ -26,9 +27,10 @@ from paradrift.solvers.base import Request
 from paradrift.tableau import Tableau
 from paradrift.windows import Auto, Sliding
 
+PROBES = (16, 8, 32, 4, 64, 128)  # widths to measure, in this order, as far as the budget goes
 SETTLING = 10.0  # K and eta: fitted on the embedded model at 50, 250 and 1000 steps, tol 1e-2
 SHARE = 0.63
-MARGIN = 0.95  # a parallel plan must promise at least this much less than the sequential one
+MARGIN = 0.8  # a parallel plan must promise this share of the sequential time: the solver itself is not free either
 BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
 BRIEF = 0.3  # but then not more than these seconds
 
@@ -94,15 +96,15 @@ def measure_costs(
         costs[samples] = timed(samples, 3)
     sequential = len(nodes) * costs[samples]
     allowed = max(BUDGET * sequential, min(5 * BUDGET * sequential, BRIEF))
-    width = 2
-    while width <= min(widest, len(nodes)) and samples * width not in costs:
-        wider = costs[samples * width // 2] * 2 * 2  # two calls, if cost were proportional to rows
-        if time.perf_counter() - begin + wider > allowed:
-            break
-        costs[samples * width] = timed(samples * width, 2)
-        if costs[samples * width] > 1.9 * costs[samples * width // 2] and width >= 8:
-            break
-        width *= 2
+    for width in PROBES:
+        rows = samples * width
+        if rows in costs or width > min(widest, len(nodes)):
+            continue
+        # The pessimist expects a cost proportional to the rows of the nearest smaller measurement.
+        below = max(known for known in costs if known <= rows)
+        if time.perf_counter() - begin + costs[below] * rows / below > allowed:
+            continue
+        costs[rows] = timed(rows, 2)
     try:
         _measured[key] = (weakref.ref(executor.denoiser), costs)
     except TypeError:  # an object without weak references is measured anew each time
@@ -136,7 +138,7 @@ def rounds_of(width: int, nodes: int) -> float:
     Returns:
         Rounds, not more than M.
     """
-    return min(float(nodes), SETTLING * min(1.0, width / SETTLING) + nodes / max(1.0, SHARE * width))
+    return min(float(nodes), min(SETTLING, 0.35 * width) + nodes / max(1.0, SHARE * width))
 
 
 def choose(auto: Auto, costs: dict[int, float], samples: int, nodes: int, verify: int) -> Choice:
