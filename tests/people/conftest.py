@@ -55,6 +55,7 @@ def replay(callback: Callable[[Round], None], shape: tuple[int, ...], width: int
                 settled=torch.full((shape[0],), front),
                 change=change,
                 preview=preview,
+                answer=preview,
             )
         )
 
