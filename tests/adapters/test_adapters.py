@@ -17,7 +17,6 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-import paradrift.pretrained
 from paradrift.adapters import denoiser, diffusers_denoiser, edm_denoiser, edm_network, from_scheduler
 from paradrift.denoisers import Clipped, Guided, Reform
 from paradrift.errors import SpecError
