@@ -92,7 +92,7 @@ class Tolerance:
     """
 
     tol: float
-    share: float = 0.5
+    share: float = 0.35
     finish: bool = False
 
     def __post_init__(self) -> None:

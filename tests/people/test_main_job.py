@@ -44,5 +44,5 @@ def test_every_solver(tmp_path, capsys, solver):
 def test_headline_benchmark_runs(tmp_path):
     assert main(["bench", "headline", "--quick", "--out", str(tmp_path)]) == 0
     found = records.load(tmp_path / "headline.jsonl")
-    assert [record.sampler for record in found] == ["ddpm", "ddim"]
+    assert [record.sampler for record in found] == ["DDPM"]
     assert all(record.error_worst is not None and record.error_worst < 3e-2 for record in found)
