@@ -197,16 +197,16 @@ def test_a_stop_on_the_answer_says_that_it_is_not_causal():
 @pytest.mark.parametrize("sampler", [pd.DDIM(), pd.DDPM(), pd.DPMpp2M()], ids=["DDIM", "DDPM", "2M"])
 def test_the_reported_error_is_about_the_true_one(sampler):
     """An order of magnitude, not a bound. 128 samples of a five-mode mixture, fixed seeds, so nothing flickers. Of the
-    true errors above tol / 100 at tolerance 1e-2, 7 in 10 are at most twice the reported error, none 50 times; in the
+    true errors above tol / 1000 at tolerance 1e-2, 7 in 10 are at most twice the reported error, none 50 times; in the
     median the report is not 100 times too large, and no true error exceeds three tolerances."""
     options = dict(sampler=sampler, steps=50, seed=7)
     ours = pd.sample(mixture(), (128, 12), window=pd.Sliding(16), tol=1e-2, **options)
     theirs = pd.sample(mixture(), (128, 12), solver=pd.sequential(), **options)
     true = rms(ours.samples - theirs.samples) / mixture().variance ** 0.5
     assert float(true.max()) < 3e-2
-    counts = true > 1e-4
+    counts = true > 1e-5
     ratio = ours.error[counts] / true[counts]
-    assert int(counts.sum()) >= 5
+    assert int(counts.sum()) >= 10
     assert float(ratio.min()) > 0.02
     assert float((ratio > 0.5).double().mean()) > 0.7
     assert float(ratio.median()) < 100
