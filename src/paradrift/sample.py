@@ -28,6 +28,7 @@ from paradrift.solvers.base import Outcome
 from paradrift.solvers.sweep import Solver, sweep
 from paradrift.stopping import Stop
 from paradrift.tableau import Tableau
+from paradrift.watch import Watch
 from paradrift.windows import Auto, Window
 
 
@@ -130,7 +131,9 @@ def sample(
                 break
     solution = _ordinary(solution)
     if throw and not solution.converged:
-        failed = [f"sample {i}: {status.value}" for i, status in enumerate(solution.status) if not _fine(status)]
+        failed = [
+            f"sample {i}: {status.value}" for i, status in enumerate(solution.status) if status is not Status.CONVERGED
+        ]
         raise SolveError(f"expected every sample to converge, found {', '.join(failed[:5])}", solution)
     return solution
 
@@ -248,7 +251,7 @@ def _rounds(
             words, sequential_seconds = choice.words, choice.sequential_seconds
             planned = time.perf_counter() - planning
             executor = Local(denoiser=denoiser, max_rows=executor.max_rows)
-        counter = _Counter(samples, table.nodes, progress, callback)
+        counter = Watch(samples, table.nodes, progress, callback)
         stack.callback(counter.close)
         solving = sweep(
             table,
@@ -292,32 +295,3 @@ def _ordinary(result: _Result) -> _Result:
     """The same with ordinary tensors: those made in inference mode cannot enter autograd."""
     tensors = {name: value.clone() for name, value in vars(result).items() if isinstance(value, Tensor)}
     return dataclasses.replace(result, **tensors)
-
-
-def _fine(status: Status) -> bool:
-    return status is Status.CONVERGED
-
-
-class _Counter:
-    """Shows each round to the user's callback and to the progress line."""
-
-    def __init__(self, samples: int, nodes: int, progress: bool, callback: Callable[[Round], None] | None) -> None:
-        self._callback = callback
-        self._bar = None
-        if progress:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=samples * nodes, unit="node", desc="settled")
-
-    def see(self, seen: Round) -> None:
-        """One round."""
-        if self._bar is not None:
-            self._bar.set_postfix(rounds=seen.index, refresh=False)
-            self._bar.update(int(seen.settled.sum()) - self._bar.n)
-        if self._callback is not None:
-            self._callback(seen)
-
-    def close(self) -> None:
-        """The end, also after a failure."""
-        if self._bar is not None:
-            self._bar.close()

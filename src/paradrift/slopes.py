@@ -111,17 +111,9 @@ class Zero:
         form: The form that is frozen; None for the table's own.
     """
 
+    measured = False
+    groups = None
     form: Form | None = None
-
-    @property
-    def measured(self) -> bool:
-        """False: the slope is fixed."""
-        return False
-
-    @property
-    def groups(self) -> None:
-        """None: nothing is measured."""
-        return None
 
     def prior(self, table: Tableau) -> Array:
         """The slope that freezing another form amounts to.
@@ -152,15 +144,8 @@ class Increments:
     Source: Shih et al. 2023, arXiv 2305.16317. For one-step tables only.
     """
 
-    @property
-    def measured(self) -> bool:
-        """False: the slope is fixed."""
-        return False
-
-    @property
-    def groups(self) -> None:
-        """None: nothing is measured."""
-        return None
+    measured = False
+    groups = None
 
     def prior(self, table: Tableau) -> Array:
         r"""The slope with :math:`a + b s = 1`.
@@ -191,17 +176,9 @@ class Constant:
         value: The slope; 0 is Picard in data form, 1/2 a good compromise for images.
     """
 
+    measured = False
+    groups = None
     value: float = 0.5
-
-    @property
-    def measured(self) -> bool:
-        """False: the slope is fixed."""
-        return False
-
-    @property
-    def groups(self) -> None:
-        """None: nothing is measured."""
-        return None
 
     def prior(self, table: Tableau) -> Array:
         """The constant in the table's own form.
@@ -226,21 +203,13 @@ class Reference:
         SpecError: if the variance is not positive.
     """
 
+    measured = False
+    groups = None
     variance: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.variance > 0:
             raise SpecError(f"expected a positive reference variance, found {self.variance}")
-
-    @property
-    def measured(self) -> bool:
-        """False: the slope is fixed."""
-        return False
-
-    @property
-    def groups(self) -> None:
-        """None: nothing is measured."""
-        return None
 
     def prior(self, table: Tableau) -> Array:
         """The Gaussian slope in the table's own form.
@@ -268,13 +237,9 @@ class Secant:
             denoiser's own, or 1.
     """
 
+    measured = True
     groups: Tensor | None = None
     variance: float | None = None
-
-    @property
-    def measured(self) -> bool:
-        """True: slopes follow the iterates."""
-        return True
 
     def prior(self, table: Tableau) -> Array:
         """The Gaussian slope in the table's own form.
