@@ -88,7 +88,8 @@ class Solution:
         samples: Shape (S, *shape): the sequential sampler's own answers, within ``error``.
         status: How each sample ended, one per sample.
         error: Estimated distance of each sample to the sequential answer, rms over elements in units of sqrt(v0),
-            shape (S,); infinite where unknown.
+            shape (S,). Of samples without an answer, that of the best so far; infinite while the window had not
+            reached the answer, and where the model broke.
         stats: What it cost.
         certifiable: Whether the accepted path is causal, so that a certificate in nats may be computed.
         certificate: None for now.

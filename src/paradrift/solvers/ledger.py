@@ -118,8 +118,6 @@ class Ledger:
         self.answers[samples] = answers
         for sample in samples.tolist():
             self.status[sample] = status
-        if status is not Status.CONVERGED:
-            self.bound[samples] = torch.inf
 
     def error(self) -> Tensor:
         """Estimated error of each sample, shape (S,), in units of sqrt(v0)."""

@@ -55,6 +55,7 @@ class Run:
         self.moved = torch.ones_like(self.state.known)
         self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
         self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
+        self.left = torch.full_like(self.unit, torch.inf)  # error of the last row if the solve ended now
         self.enter(torch.full_like(self.state.front, self.history))
         # Rows before the first node (a start that is churned, say) need no model: they are exact, not guessed.
         ready = self.history + int(of_node[0])
@@ -150,6 +151,9 @@ class Run:
             last=ends,
             moved=torch.where(ends, moved, torch.inf),
         )
+        inside = self.positions[: len(effect)] < span
+        left = torch.where(inside, effect, 0.0).sum(0) / view.unit
+        self.left[self.active] = torch.where(ends, left, torch.inf)
         accepted = torch.where(facts.broken | self._waiting(), 0, self.solver.stop.accept(view))
         for _ in range(history):  # a front must be a node, or the answer
             row = state.front + accepted
@@ -176,6 +180,7 @@ class Run:
             at = (history - 1 + accepted, torch.arange(len(self.active), device=accepted.device))
             final, best = state.z[at], preview(self.state, self.table, self.history, self.ledger.answers[self.active])
             self.ledger.close(self.active[arrived], final[arrived], Status.CONVERGED)
+            self.ledger.contribute(self.active[facts.broken], torch.full_like(view.unit[facts.broken], torch.inf))
             self.ledger.close(self.active[facts.broken], best[facts.broken], Status.NON_FINITE)
             stay = (~(arrived | facts.broken)).nonzero().flatten()
             state.keep(stay)
@@ -261,16 +266,14 @@ class Run:
         self.moved = self.moved | (self.positions >= entering)
 
     def give_up(self, status: Status) -> None:
-        """Enter the best answer so far of samples that are still running."""
+        """Enter the best answer so far of samples that are still running, with the error that its nodes still have."""
         if not len(self.active):
             return
         last = last_rows(self.state, self.history, self.limit, self.last)
-        best = torch.where(
-            torch.isfinite(last).all(1, keepdim=True),
-            last,
-            preview(self.state, self.table, self.history, self.ledger.answers[self.active]),
-        )
-        self.ledger.close(self.active, best, status)
+        reached = torch.isfinite(last).all(1)
+        early = preview(self.state, self.table, self.history, self.ledger.answers[self.active])
+        self.ledger.contribute(self.active, torch.where(reached, self.left[self.active], torch.inf))
+        self.ledger.close(self.active, torch.where(reached[:, None], last, early), status)
 
     def outcome(self) -> Outcome:
         """Everything the machine needs to make a solution."""
