@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,45 +16,92 @@ from paradrift.tableau import Tableau
 from paradrift.windows import Window
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lowered:
-    """Vectors over rows, shape (R + pad,), in the dtype of the states unless said otherwise.
+class Levels(NamedTuple):
+    """What the table says of a row besides its weights.
 
     Args:
-        a: Weights of earlier states by lag.
-        b: Weights of earlier outputs by lag.
-        c: Weights of noises by lag.
-        t: Model times.
-        scale: Input scaling.
-        alpha: Signal levels, 1 where there are none.
-        ratio: sigma / alpha, 0 where there is none.
+        alpha: Signal level, 1 where there is none.
+        variance: (sigma / alpha)^2, 0 where there is none.
         p: Coefficient of the state in ``f = p x + q D``.
         q: Coefficient of the data prediction.
-        prior: Slopes before measurement, in the table's form.
+        gain: alpha / q: turns a slope of f against x, less p, into one of D against x / alpha.
+        prior: Slope before measurement, in the table's form.
+        posterior: Standard deviation of DDPM's noise on the step that leaves the row.
+    """
+
+    alpha: Tensor
+    variance: Tensor
+    p: Tensor
+    q: Tensor
+    gain: Tensor
+    prior: Tensor
+    posterior: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Here:
+    """The rows under the windows and what the table says of them, gathered once a move.
+
+    Args:
+        row: Absolute row of each position, possibly past the end, never negative; shape (B, S), int64.
+        node: Whether it is evaluated, shape (B, S), bool.
+        checked: Whether it is evaluated once more after it was accepted, shape (B, S), bool.
+        a: Weights of earlier states by lag, shape (B, S, 1).
+        b: Weights of earlier outputs by lag, shape (B, S, 1).
+        c: Weights of noises by lag, shape (B, S, 1).
+        stack: The levels, shape (7, B, S).
+    """
+
+    row: Tensor
+    node: Tensor
+    checked: Tensor
+    a: dict[int, Tensor]
+    b: dict[int, Tensor]
+    c: dict[int, Tensor]
+    stack: Tensor
+
+    def levels(self, *where: Tensor | slice | int | None) -> Levels:
+        """Levels of some positions.
+
+        Args:
+            *where: Index of positions and samples; all if there is none.
+
+        Returns:
+            One tensor a level.
+        """
+        return Levels(*self.stack[(slice(None), *where)].unbind())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """A table on the device; vectors over rows are padded behind the last row.
+
+    Args:
+        lags: The lags of a, of b and of c.
+        vectors: Weights by lag, then those of :class:`Levels`, one vector each, shape (K, R + pad), in the
+            dtype of states.
+        marks: ``node`` and ``checked``, shape (2, R + pad), bool.
+        t: Model times, shape (R + pad,).
+        scale: Input scaling, shape (R + pad,).
         influence: What a unit defect of a node's output does to the answer, shape (LEVELS, R + pad).
-        posterior: Standard deviation of DDPM's noise on the step that leaves each row.
-        node: Whether a row is evaluated, bool.
         before: Number of nodes before each row, int64.
         of_node: Row of each node, then the last row, shape (M + 1,), int64.
+        gap: Most rows between two nodes, or between the last node and the answer.
+        stride: One of so many nodes is evaluated once more after it was accepted.
         noisy: Whether any noise is drawn.
         scheduled: Whether the table has a noise schedule.
     """
 
-    a: dict[int, Tensor]
-    b: dict[int, Tensor]
-    c: dict[int, Tensor]
+    lags: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    vectors: Tensor
+    marks: Tensor
     t: Tensor
     scale: Tensor
-    alpha: Tensor
-    ratio: Tensor
-    p: Tensor
-    q: Tensor
-    prior: Tensor
     influence: Tensor
-    posterior: Tensor
-    node: Tensor
     before: Tensor
     of_node: Tensor
+    gap: int
+    stride: int
     noisy: bool
     scheduled: bool
 
@@ -70,9 +118,26 @@ class Lowered:
         nodes = len(self.of_node) - 1
         return self.of_node[window.limit(self.before[front], nodes)]
 
+    def at(self, front: Tensor, offsets: Tensor) -> Here:
+        """What the table says of the rows under the windows.
+
+        Args:
+            front: First unsettled row of each sample, shape (S,), int64.
+            offsets: Distance of each position to the front, shape (B, 1), int64.
+
+        Returns:
+            Rows and coefficients.
+        """
+        row = (offsets + front).clamp_(min=0)
+        node, checked = self.marks[:, row].unbind()
+        vectors = self.vectors[:, row]
+        weights = iter(vectors.unsqueeze(-1).unbind())
+        a, b, c = ({lag: next(weights) for lag in lags} for lags in self.lags)
+        return Here(row=row, node=node, checked=checked, a=a, b=b, c=c, stack=vectors[-len(Levels._fields) :])
+
 
 def lower(
-    table: Tableau, slopes: Slopes, variance: float, pad: int, dtype: torch.dtype, device: torch.device
+    table: Tableau, slopes: Slopes, variance: float, verify: int, pad: int, dtype: torch.dtype, device: torch.device
 ) -> Lowered:
     """Cast a table for one solve.
 
@@ -80,6 +145,7 @@ def lower(
         table: The sampler's table.
         slopes: Where slopes come from.
         variance: Data variance per element, the reference of the growth.
+        verify: About how many accepted nodes are evaluated once more.
         pad: Rows of padding behind the last row.
         dtype: Dtype of the states.
         device: Device of the states.
@@ -96,26 +162,26 @@ def lower(
     alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, SIGNAL)
     ratio = np.zeros(table.rows) if table.sigma is None else table.sigma / alpha
     p, q = to_data(table)
-    a_lags, b_lags, c_lags = table.lags
+    weights = [table.band(name, lag) for name, lags in zip("abc", table.lags, strict=True) for lag in lags]
+    levels = [alpha, ratio**2, p, q, alpha / q, slopes.prior(table), _posterior(table)]  # as Levels has them
+    fills = [*np.zeros(len(weights)), 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
     before = np.concatenate([[0], np.cumsum(table.evaluated)[:-1]])
     of_node = np.append(np.flatnonzero(table.evaluated), table.rows - 1)
     node = np.concatenate([table.evaluated, np.zeros(pad, bool)])
+    counted = np.concatenate([before, np.full(pad, table.nodes)])
+    stride = max(1, table.nodes // verify) if verify else table.nodes
+    checked = node & (counted % stride == 0) & (verify > 0)
     return Lowered(
-        a={lag: padded(table.band("a", lag)) for lag in a_lags},
-        b={lag: padded(table.band("b", lag)) for lag in b_lags},
-        c={lag: padded(table.band("c", lag)) for lag in c_lags},
+        lags=table.lags,
+        vectors=torch.stack([padded(vector, fill) for vector, fill in zip([*weights, *levels], fills, strict=True)]),
+        marks=torch.as_tensor(np.stack([node, checked])).to(device),
         t=padded(np.where(table.evaluated, table.t, 0.0)),
         scale=padded(table.scale, 1.0),
-        alpha=padded(alpha, 1.0),
-        ratio=padded(ratio),
-        p=padded(p),
-        q=padded(q, 1.0),
-        prior=padded(slopes.prior(table)),
         influence=padded(influence(table, variance)),
-        posterior=padded(_posterior(table)),
-        node=torch.as_tensor(node).to(device),
         before=torch.as_tensor(before).to(device),
         of_node=torch.as_tensor(of_node).to(device),
+        gap=int(np.diff(of_node).max()) - 1,
+        stride=stride,
         noisy=table.noisy,
         scheduled=table.alpha is not None,
     )

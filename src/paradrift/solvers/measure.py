@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from paradrift.growth import LEVELS
-from paradrift.solvers.lowered import Lowered
+from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State, Where
 
 UNSEEN = 1.0  # slope left unexplained, of D against x / alpha, assumed where nothing was measured
@@ -25,6 +25,7 @@ class Facts:
         level: Index into the ladder of growths that the slopes up to here call for, int64.
         steepest: Largest variance shown by slopes up to here; 0 where none was measured.
         broken: Samples whose front has no finite output, shape (S,), bool.
+        nearest: Nearest position with a measured slope, at or before each position; -1 where there is none, int64.
         spoiled: Whether any node came back non-finite.
     """
 
@@ -33,13 +34,13 @@ class Facts:
     level: Tensor
     steepest: Tensor
     broken: Tensor
+    nearest: Tensor
     spoiled: bool
 
 
 def measure(
     state: State,
-    table: Lowered,
-    rows: Tensor,
+    here: Here,
     where: Where,
     outputs: Tensor,
     *,
@@ -60,8 +61,7 @@ def measure(
 
     Args:
         state: The windows; references, outputs, slopes and known change in place.
-        table: The lowered table.
-        rows: Absolute rows, shape (B, S).
+        here: The table under the windows.
         where: Positions and samples of the outputs: two int64 vectors of length N, or two slices of lengths W and S.
         outputs: Model outputs, shape (N, D) or (W, S, D).
         variance: Data variance per element, the bottom of the ladder of growths.
@@ -73,75 +73,100 @@ def measure(
         The facts.
     """
     if len(state.z) == history + 1:
-        return _front(state, rows, where, outputs, history)
-    x, row = state.z[where], rows[where]
-    before = state.slope[where].double()
+        return _front(state, where, outputs, history)
+    x, old = state.z[where], state.slope[where]
     dx, df = (x - state.ref[where]).double(), (outputs - state.f[where]).double()
-    xx, xf, ff = dx * dx, dx * df, df * df
-    if groups is None:
-        xx, xf, ff = (product.sum(-1, keepdim=True) for product in (xx, xf, ff))
-        secant = xf / xx
-    else:
-        empty = xx.new_zeros(*xx.shape[:-1], int(groups.max()) + 1)
-        secant = (empty.index_add(-1, groups, xf) / empty.index_add(-1, groups, xx))[..., groups]
-    size = xx.sum(-1)
+    xx, xf, ff = _products(dx, df, groups)
     finite = torch.isfinite(ff.sum(-1))
     spoiled = not bool(finite.all())
     known = state.known[where] & finite
-    valid = (
-        known[..., None] & torch.isfinite(secant.to(x.dtype)) if secants else torch.zeros_like(secant, dtype=torch.bool)
-    )
-    after = torch.where(valid, secant, before)
-    missed = (ff - 2 * before * xf + before * before * xx).clamp(min=0).sum(-1).div(outputs.shape[-1]).sqrt()
-    left = ((ff - 2 * after * xf + after * after * xx).clamp(min=0).sum(-1) / size).sqrt()
-    slope = after.to(x.dtype)
-    scale = table.alpha[row] / table.q[row].abs()  # a slope of f against x, as one of D against x / alpha
-    state.rest[where] = torch.where(known & torch.isfinite(left), left.to(x.dtype) * scale, state.rest[where])
+    slope = (_secant(xx, xf, groups)).to(x.dtype) if secants else old
+    valid = (known[..., None] & torch.isfinite(slope)) if secants else torch.zeros_like(old, dtype=torch.bool)
+    slope = torch.where(valid, slope, old)
+
+    def unexplained(slope: Tensor) -> Tensor:
+        return (ff - slope * (2 * xf - slope * xx)).clamp(min=0).sum(-1)
+
+    missed = (unexplained(old.double()) / outputs.shape[-1]).sqrt().to(x.dtype)
+    left = (unexplained(slope.double()) / xx.sum(-1)).sqrt().to(x.dtype)
+    level = here.levels(*where)
+    rest = torch.where(known & torch.isfinite(left), left * level.gain.abs(), state.rest[where])
     if spoiled:
         taken = finite[..., None]
         outputs, x = torch.where(taken, outputs, state.f[where]), torch.where(taken, x, state.ref[where])
-        slope = torch.where(taken, slope, state.slope[where])
-    state.f[where], state.ref[where], state.slope[where], state.known[where] = outputs, x, slope, finite
+        slope = torch.where(taken, slope, old)
+    state.f[where], state.ref[where], state.slope[where] = outputs, x, slope
+    state.known[where], state.rest[where] = finite, rest
 
     miss = torch.where(state.known, 0.0, torch.inf).to(x.dtype)
-    miss[where] = torch.where(finite, missed.to(x.dtype), torch.inf)
+    miss[where] = torch.where(finite, missed, torch.inf)
     broken = torch.zeros_like(state.known[0])
     if spoiled:
         lost = torch.zeros_like(state.known)
         lost[where] = ~finite
         broken = lost[history - 1]
-    rest = _carry(state.rest, state.rest >= 0, UNSEEN)
-    steep = (table.alpha[row][..., None] * (slope - table.p[row][..., None]) / table.q[row][..., None]).amax(-1)
-    shown = table.ratio[row] ** 2 * steep / (1 - steep).clamp(min=1e-9)
-    shown = torch.where(steep >= 1, torch.inf, shown).clamp(min=variance)
-    seen = valid.any(-1)
-    variances = torch.zeros_like(miss)
-    variances[where] = torch.where(seen, shown, 0.0)
-    variances[history - 1] = torch.maximum(variances[history - 1], state.steepest)
-    steepest = variances[history - 1 :].cummax(0).values
-    steepest = torch.cat([torch.zeros_like(variances[: history - 1]), steepest])
-    if secants:
-        ladder = torch.log2(torch.where(steepest > 0, steepest / variance, torch.inf)) / 2
-        level = ladder.clamp(FLOOR, LEVELS - 1).ceil().long()
-    else:
-        level = torch.full_like(rows, LEVELS - 1)
-    return Facts(miss=miss, rest=rest, level=level, steepest=steepest, broken=broken, spoiled=spoiled)
+    positions = torch.arange(len(miss), device=miss.device)[:, None]
+    nearest = torch.where(state.rest >= 0, positions, -1).cummax(0).values
+    rest = torch.where(nearest >= 0, state.rest.gather(0, nearest.clamp(min=0)), UNSEEN)
+    if not secants:
+        top = torch.full_like(nearest, LEVELS - 1)
+        return Facts(
+            miss=miss,
+            rest=rest,
+            level=top,
+            steepest=torch.zeros_like(miss),
+            broken=broken,
+            nearest=nearest,
+            spoiled=spoiled,
+        )
+    steep = (level.gain[..., None] * (slope - level.p[..., None])).amax(-1)
+    shown = torch.where(steep < 1, level.variance * steep / (1 - steep), torch.inf).clamp(min=variance)
+    steepest = torch.zeros_like(miss)
+    steepest[where] = torch.where(valid.any(-1), shown, 0.0)
+    steepest[history - 1] = torch.maximum(steepest[history - 1], state.steepest)
+    steepest[history - 1 :] = steepest[history - 1 :].cummax(0).values
+    steepest[: history - 1] = 0
+    ladder = torch.log2(torch.where(steepest > 0, steepest / variance, torch.inf)) / 2
+    return Facts(
+        miss=miss,
+        rest=rest,
+        level=ladder.clamp(FLOOR, LEVELS - 1).ceil().long(),
+        steepest=steepest,
+        broken=broken,
+        nearest=nearest,
+        spoiled=spoiled,
+    )
 
 
-def _front(state: State, rows: Tensor, where: Where, outputs: Tensor, history: int) -> Facts:
+def _products(dx: Tensor, df: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """<dx, dx>, <dx, df>, <df, df>: over all elements (last dimension 1), or element by element with groups."""
+    xx, xf, ff = dx * dx, dx * df, df * df
+    if groups is not None:
+        return xx, xf, ff
+    return xx.sum(-1, keepdim=True), xf.sum(-1, keepdim=True), ff.sum(-1, keepdim=True)
+
+
+def _secant(xx: Tensor, xf: Tensor, groups: Tensor | None) -> Tensor:
+    if groups is None:
+        return xf / xx
+    empty = xx.new_zeros(*xx.shape[:-1], int(groups.max()) + 1)
+    return (empty.index_add(-1, groups, xf) / empty.index_add(-1, groups, xx))[..., groups]
+
+
+def _front(state: State, where: Where, outputs: Tensor, history: int) -> Facts:
     """A window of one node: its state is exact, so there is nothing to measure."""
     finite = torch.isfinite(outputs).all(-1)
     state.f[where], state.ref[where], state.known[where] = outputs, state.z[where], finite
     lost = torch.zeros_like(state.known)
     lost[where] = ~finite
     nothing = torch.zeros_like(state.rest)
-    level = torch.full_like(rows, LEVELS - 1)
-    broken = lost[history - 1]
-    return Facts(miss=nothing, rest=nothing, level=level, steepest=nothing, broken=broken, spoiled=False)
-
-
-def _carry(values: Tensor, measured: Tensor, default: float) -> Tensor:
-    """Each unmeasured entry takes the nearest measured one before it, down the first dimension."""
-    positions = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
-    last = torch.where(measured, positions, -1).cummax(0).values
-    return torch.where(last >= 0, values.gather(0, last.clamp(min=0)), default)
+    level = torch.full(nothing.shape, LEVELS - 1, device=nothing.device)
+    return Facts(
+        miss=nothing,
+        rest=nothing,
+        level=level,
+        steepest=nothing,
+        broken=lost[history - 1],
+        nearest=level,
+        spoiled=False,
+    )

@@ -5,17 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paradrift.solvers.lowered import Lowered
-from paradrift.solvers.state import State, rows_of
+from paradrift.solvers.lowered import Here
+from paradrift.solvers.state import State
 
 
-def preview(state: State, table: Lowered, history: int, otherwise: Tensor) -> Tensor:
+def preview(state: State, here: Here, history: int, scheduled: bool, otherwise: Tensor) -> Tensor:
     """The most advanced data prediction of each sample (its state, for tables without a schedule).
 
     Args:
         state: The windows.
-        table: The lowered table.
+        here: The table under the windows.
         history: H.
+        scheduled: Whether the table has a noise schedule.
         otherwise: What stands for a sample of which no node is known, shape (S, D).
 
     Returns:
@@ -24,10 +25,10 @@ def preview(state: State, table: Lowered, history: int, otherwise: Tensor) -> Te
     positions = torch.arange(len(state.known), device=state.front.device)[:, None]
     last = torch.where(state.known, positions, history - 1).amax(0)
     at = (last, torch.arange(len(last), device=last.device))
-    if not table.scheduled:
+    if not scheduled:
         return state.z[at]
-    row = rows_of(state, history)[at]
-    data = (state.f[at] - table.p[row][:, None] * state.ref[at]) / table.q[row][:, None]
+    level = here.levels(*at, None)
+    data = (state.f[at] - level.p * state.ref[at]) / level.q
     return torch.where(state.known[at][:, None], data, otherwise)
 
 
@@ -47,23 +48,21 @@ def last_rows(state: State, history: int, limit: Tensor, last: int) -> Tensor:
     return torch.where((limit == last)[:, None], state.z[at], torch.nan)
 
 
-def relative_change(state: State, history: int, limit: Tensor, change: Tensor, last: int) -> Tensor:
-    """Changes by position, laid out by row.
+def laid_out(values: Tensor, here: Here, history: int, limit: Tensor, last: int) -> Tensor:
+    """Values by position, laid out by row.
 
     Args:
-        state: The windows.
+        values: One at each position, shape (B, S).
+        here: The table under the windows.
         history: H.
         limit: Last row of each window, shape (S,).
-        change: Change at each position, shape (B, S).
         last: The last row of the table.
 
     Returns:
         Shape (S, last + 1), NaN outside the windows.
     """
-    rows = rows_of(state, history)
-    positions = torch.arange(len(rows), device=rows.device)[:, None]
-    inside = (positions >= history) & (rows <= limit)
-    where = inside.nonzero(as_tuple=True)
-    laid = change.new_full((len(limit), last + 1), torch.nan)
-    laid[where[1], rows[where]] = change[where]
+    positions = torch.arange(len(values), device=values.device)[:, None]
+    where = ((positions >= history) & (here.row <= limit)).nonzero(as_tuple=True)
+    laid = values.new_full((len(limit), last + 1), torch.nan)
+    laid[where[1], here.row[where]] = values[where]
     return laid

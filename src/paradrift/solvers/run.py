@@ -10,10 +10,12 @@ from paradrift.solution import Round, Status
 from paradrift.solvers.base import Outcome, Request
 from paradrift.solvers.ledger import Check, Ledger
 from paradrift.solvers.lowered import Lowered, lower
+from paradrift.solvers.march import march
 from paradrift.solvers.measure import Facts, measure
-from paradrift.solvers.reading import last_rows, preview, relative_change
+from paradrift.solvers.reading import laid_out, last_rows, preview
+from paradrift.solvers.references import carry_slopes, continue_references
 from paradrift.solvers.solver import Solver
-from paradrift.solvers.state import State, Where, carry_slopes, continue_references, march, rows_of
+from paradrift.solvers.state import State, Where
 from paradrift.stopping import View
 from paradrift.tableau import Tableau
 
@@ -36,30 +38,33 @@ class Run:
         flat = start.flatten(1)
         # One row of history more than the table reaches back: entering nodes continue the last evaluated node.
         self.history = table.reach + 1
-        ends = solver.window.limit(torch.arange(table.nodes), table.nodes)
+        nodes = torch.arange(table.nodes)
+        ends = solver.window.limit(nodes, table.nodes)
         of_node = torch.tensor([*table.evaluated.nonzero()[0].tolist(), self.last])
         fronts = torch.cat([of_node.new_zeros(1), of_node[1:-1]])  # a chain starts at row 0, be it a node or not
         self.width = int((of_node[ends] - fronts).max())
         self.evaluations = 0
-        self.widest = int((ends - torch.arange(table.nodes)).max())
+        self.widest = int((ends - nodes).max())
         self.lead = None if lead is None else lead * self.width
         pad = self.history + self.width + 1
-        self.table: Lowered = lower(table, solver.slopes, variance or 1.0, pad, start.dtype, start.device)
+        self.table: Lowered = lower(
+            table, solver.slopes, variance or 1.0, solver.verify, pad, start.dtype, start.device
+        )
         groups = solver.slopes.groups
         self.groups = None if groups is None else groups.flatten().to(start.device)
         self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)
         self.ledger = Ledger.open(flat, table.rows if keep else 0)
         self.active = torch.arange(len(flat), device=start.device)
         self.swept = torch.zeros_like(self.active)
+        self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
+        self.here = self.table.at(self.state.front, self.positions - (self.history - 1))
         self.limit = self.table.limits(self.state.front, solver.window)
         self.moved = torch.ones_like(self.state.known)
-        self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
         self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
-        self.left = torch.full_like(self.unit, torch.inf)  # error of the last row if the solve ended now
+        self.judged: tuple[Tensor, View] | None = None  # the last verdict, and the samples that it was about
         self.enter(torch.full_like(self.state.front, self.history))
         # Rows before the first node (a start that is churned, say) need no model: they are exact, not guessed.
-        ready = self.history + int(of_node[0])
-        march(self.state, self.table, rows_of(self.state, self.history), self.history, ready, None)
+        march(self.state, self.here, self.history, self.history + int(of_node[0]), None)
 
     def request(self, x: Tensor, row: Tensor, sample: Tensor) -> Request:
         """Rows as the model wants them: scaled, in the sample's shape; counted."""
@@ -69,10 +74,11 @@ class Run:
 
     def ask(self) -> tuple[Request | None, Where, Check | None]:
         """What to evaluate next: nodes inside their windows that moved, and accepted nodes that wait."""
-        rows = rows_of(self.state, self.history)
-        inside = (self.positions >= self.history - 1) & (rows < self.limit)
-        need = self.table.node[rows] & inside & (~self.state.known | self.moved) & ~self._waiting()
-        first = self.history - 1
+        first, rows = self.history - 1, self.here.row
+        need = self.here.node & (rows < self.limit) & (~self.state.known | self.moved)
+        need[:first] = False
+        if self.lead is not None:
+            need &= ~self._waiting(self.lead)
         where: Where = (slice(first, len(rows) - 1), slice(None))
         if not bool(need[where].all()):
             where = need.nonzero(as_tuple=True)
@@ -86,12 +92,10 @@ class Run:
         self.ledger.rounds[self.active] += 1
         return self.request(x, row, sample), where, check
 
-    def _waiting(self) -> Tensor:
+    def _waiting(self, lead: int) -> Tensor:
         """Samples that must let the slowest catch up, shape (S,)."""
         front = self.state.front
-        if self.lead is None or not len(front):
-            return torch.zeros_like(front, dtype=torch.bool)
-        return front > front.min() + self.lead
+        return front > front.min() + lead if len(front) else torch.zeros_like(front, dtype=torch.bool)
 
     def receive(self, answer: Tensor, check: Check | None) -> Tensor:
         """Split an answer: verified nodes go to the books, the rest is returned."""
@@ -104,46 +108,43 @@ class Run:
 
     def digest(self, where: Where, outputs: Tensor) -> tuple[Facts, View, Tensor]:
         """Learn from the outputs, march, and judge."""
-        state, table, history = self.state, self.table, self.history
-        rows = rows_of(state, history)
+        state, here, history = self.state, self.here, self.history
+        secants, scheduled = self.solver.slopes.measured, self.table.scheduled
         facts = measure(
             state,
-            table,
-            rows,
+            here,
             where,
             outputs.view_as(state.z[where]),
             variance=self.variance or 1.0,
             groups=self.groups,
-            secants=self.solver.slopes.measured,
+            secants=secants,
             history=history,
         )
-        if self.solver.slopes.measured and self.width > 1:
-            carry_slopes(state, table, rows, history - 1)
+        if secants and scheduled and self.width > 1:
+            carry_slopes(state, here, facts.nearest, history - 1)
         if facts.spoiled:
-            continue_references(state, table, rows, history, self.solver.slopes.measured, history - 1)
+            continue_references(state, here, history, history - 1, secants, scheduled)
         if self.variance is None:
-            self._update_unit(rows)
+            self._update_unit()
         old = state.z.clone()
         span = self.limit - state.front
         stop = history + int(span.max())
-        march(state, table, rows, history, stop, None)
-        change = (state.z - old).square().mean(-1).sqrt()
-        self.moved = ~(change == 0)
+        march(state, here, history, stop, None)
+        self.change = (state.z - old).square().mean(-1).sqrt()
+        self.moved = ~(self.change == 0)
         self.swept = self.swept + 1
         nodes = slice(history - 1, stop - 1)
-        row = rows[nodes]
-        drift = facts.rest[nodes] * (table.q[row].abs() / table.alpha[row]) * change[nodes]
-        weight = table.influence[facts.level[nodes], row]
-        effect = weight * torch.maximum(facts.miss[nodes], drift)
-        effect = torch.where(table.node[row], effect, 0.0)
+        level, change = here.levels(nodes), self.change[nodes]
+        drift = facts.rest[nodes] * change / level.gain.abs()
+        weight = self.table.influence[facts.level[nodes], here.row[nodes]]
+        effect = torch.where(here.node[nodes], weight * torch.maximum(facts.miss[nodes], drift), 0.0)
         ends = self.limit == self.last
-        moved = change.gather(0, (history - 1 + span)[None])[0]
-        self.change = change / table.alpha[rows]
+        moved = self.change.gather(0, (history - 1 + span)[None])[0]
         view = View(
             effect=effect,
             weight=weight,
-            change=change[nodes],
-            posterior=table.posterior[row],
+            change=change,
+            posterior=level.posterior,
             unit=self.unit[self.active],
             span=span,
             swept=self.swept,
@@ -151,39 +152,37 @@ class Run:
             last=ends,
             moved=torch.where(ends, moved, torch.inf),
         )
-        inside = self.positions[: len(effect)] < span
-        left = torch.where(inside, effect, 0.0).sum(0) / view.unit
-        self.left[self.active] = torch.where(ends, left, torch.inf)
-        accepted = torch.where(facts.broken | self._waiting(), 0, self.solver.stop.accept(view))
-        for _ in range(history):  # a front must be a node, or the answer
-            row = state.front + accepted
-            plain = (accepted > 0) & ~table.node[row] & (row < self.limit)
+        self.judged = self.active, view
+        held = facts.broken if self.lead is None else facts.broken | self._waiting(self.lead)
+        accepted = torch.where(held, 0, self.solver.stop.accept(view))
+        for _ in range(self.table.gap):  # a front must be a node, or the answer
+            front = (history - 1 + accepted)[None]
+            plain = (accepted > 0) & ~here.node.gather(0, front)[0] & (here.row.gather(0, front)[0] < self.limit)
             accepted = accepted + plain.long()
         return facts, view, accepted
 
-    def _update_unit(self, rows: Tensor) -> None:
+    def _update_unit(self) -> None:
         """sqrt(v0) of each sample: rms of its own data prediction at the front (of its state, without a schedule)."""
-        at, row = self.history - 1, rows[self.history - 1]
-        table, state = self.table, self.state
-        data = (state.f[at] - table.p[row][:, None] * state.ref[at]) / table.q[row][:, None]
-        data = data if table.scheduled else state.z[at]
+        at, state = self.history - 1, self.state
+        level = self.here.levels(at, slice(None), None)
+        data = (state.f[at] - level.p * state.ref[at]) / level.q if self.table.scheduled else state.z[at]
         rms = data.square().mean(1).sqrt()
         self.unit[self.active] = torch.where(rms > 0, rms, self.unit[self.active])
 
     def advance(self, facts: Facts, view: View, accepted: Tensor) -> None:
         """Book what was accepted, let finished samples go, move the windows."""
         state, history = self.state, self.history
-        rows = rows_of(state, history)
-        self._book(rows, facts, view, accepted)
+        self._book(view, accepted)
         arrived = state.front + accepted >= self.last
         if bool((arrived | facts.broken).any()):
             at = (history - 1 + accepted, torch.arange(len(self.active), device=accepted.device))
-            final, best = state.z[at], preview(self.state, self.table, self.history, self.ledger.answers[self.active])
+            final, best = state.z[at], self._preview()
             self.ledger.close(self.active[arrived], final[arrived], Status.CONVERGED)
             self.ledger.contribute(self.active[facts.broken], torch.full_like(view.unit[facts.broken], torch.inf))
             self.ledger.close(self.active[facts.broken], best[facts.broken], Status.NON_FINITE)
             stay = (~(arrived | facts.broken)).nonzero().flatten()
             state.keep(stay)
+            self.here = self.table.at(state.front, self.positions - (history - 1))
             self.active, self.swept, self.limit = self.active[stay], self.swept[stay], self.limit[stay]
             self.moved, accepted, steepest = self.moved[:, stay], accepted[stay], facts.steepest[:, stay]
         else:
@@ -194,9 +193,9 @@ class Run:
         column = torch.arange(len(self.active), device=accepted.device)
         settled = steepest[(history - 2 + accepted).clamp(min=0), column]
         state.steepest = torch.where(accepted > 0, settled, state.steepest)
-        index = (self.positions + accepted).clamp(max=len(self.positions) - 1)
-        self.moved = self.moved[index, column]
+        self.moved = self.moved[(self.positions + accepted).clamp(max=len(self.positions) - 1), column]
         state.shift(accepted, history)
+        self.here = self.table.at(state.front, self.positions - (history - 1))
         self.swept = torch.where(accepted > 0, 0, self.swept)
         renewed = self.table.limits(state.front, self.solver.window)
         # What enters are the rows after the old limit, not just the free positions: a window may be shorter than the
@@ -205,75 +204,80 @@ class Run:
         self.limit = torch.where(accepted > 0, renewed, self.limit)
         self.enter(entering.clamp(max=len(self.positions)))
 
-    def _book(self, rows: Tensor, facts: Facts, view: View, accepted: Tensor) -> None:
+    def _book(self, view: View, accepted: Tensor) -> None:
         """Contributions to the error, checks for later, rows of the trajectory."""
-        history, state, table = self.history, self.state, self.table
-        first, stop = history - 1, history - 1 + len(view.effect)
-        inner = self.positions[first:stop] < first + accepted  # nodes whose outputs are now final
+        history, state, here = self.history, self.state, self.here
+        nodes = slice(history - 1, history - 1 + len(view.effect))
+        inner = self.positions[: len(view.effect)] < accepted  # nodes whose outputs are now final
         inner[0] = False  # the front's output is its own
-        row = rows[first:stop]
         if not self.solver.verify:
             predicted = torch.where(inner, view.effect, 0.0) / view.unit
-            samples = self.active.expand_as(predicted)
-            self.ledger.contribute(samples.flatten(), predicted.flatten())
+            self.ledger.contribute(self.active.expand_as(predicted).flatten(), predicted.flatten())
         else:
-            stride = max(1, self.nodes // self.solver.verify)
-            wait = (
-                inner
-                & table.node[row]
-                & self.moved[first:stop]
-                & (table.before[row.clamp(max=self.last)] % stride == 0)
-            )
-            which = wait.nonzero(as_tuple=True)
+            which = (inner & here.checked[nodes] & self.moved[nodes]).nonzero(as_tuple=True)
             if len(which[0]):
-                at = (which[0] + first, which[1])
-                weight = stride * (view.weight / view.unit)[which].double()
-                check = Check(
-                    x=state.z[at], out=state.out[at], row=row[which], sample=self.active[which[1]], weight=weight
+                at = (which[0] + history - 1, which[1])
+                x = state.z[at]
+                self.ledger.checks.append(
+                    Check(
+                        x=x,
+                        out=state.f[at] + state.slope[at] * (x - state.ref[at]),
+                        row=here.row[at],
+                        sample=self.active[which[1]],
+                        weight=self.table.stride * (view.weight / view.unit)[which].double(),
+                    )
                 )
-                self.ledger.checks.append(check)
         if self.ledger.trajectory is not None:
             settled = (self.positions >= history) & (self.positions < history + accepted)
             which = settled.nonzero(as_tuple=True)
-            self.ledger.trajectory[self.active[which[1]], rows[which]] = state.z[which]
+            self.ledger.trajectory[self.active[which[1]], here.row[which]] = state.z[which]
 
     def enter(self, entering: Tensor) -> None:
         """Fill the positions of each sample from ``entering`` on."""
-        state, table, history = self.state, self.table, self.history
-        first = int(entering.min())
-        if first == len(self.positions):
+        state, here = self.state, self.here
+        first, end = int(entering.min()), len(self.positions)
+        if first == end:
             return
-        rows = rows_of(state, history)
         if self.width > 1:  # a window of one node is never guessed
-            continue_references(state, table, rows, history, self.solver.slopes.measured, first - 1)
-        late = rows[first:]
-        fill = (entering <= self.positions[first:]).unsqueeze(-1)
-        if table.noisy:
+            secants, scheduled = self.solver.slopes.measured, self.table.scheduled
+            continue_references(state, here, self.history, first - 1, secants, scheduled)
+        late = here.row[first:]
+        new = self.positions >= entering
+        fill = new[first:, :, None]
+        together = bool(fill.all())
+        if self.table.noisy:
             terms = torch.zeros_like(state.noise[first:])
-            for lag, weight in table.c.items():
-                columns = (late - lag).clamp(0, self.last).T
-                drawn = self.noise.draw(self.active, columns).flatten(2).transpose(0, 1).to(terms)
-                terms = terms + weight[late].unsqueeze(-1) * drawn
-            state.noise[first:] = torch.where(fill, terms, state.noise[first:])
+            for lag, weight in here.c.items():
+                drawn = self.noise.draw(self.active, (late - lag).clamp(0, self.last).T)
+                terms += weight[first:] * drawn.flatten(2).transpose(0, 1).to(terms)
+            state.noise[first:] = terms if together else torch.where(fill, terms, state.noise[first:])
             self.noise.release(int(state.front.min()))
         before = state.z[entering - 1, torch.arange(len(entering), device=entering.device)]
         guessed = self.solver.guess.states(self.active, late.clamp(max=self.last), before)
         if guessed is None:
-            together = bool((entering == first).all())
-            march(state, table, rows, first, len(self.positions), None if together else entering)
+            march(state, here, first, end, None if together else entering)
         else:
             state.z[first:] = torch.where(fill, guessed.to(state.z), state.z[first:])
-        self.moved = self.moved | (self.positions >= entering)
+        self.moved = self.moved | new
 
     def give_up(self, status: Status) -> None:
         """Enter the best answer so far of samples that are still running, with the error that its nodes still have."""
         if not len(self.active):
             return
+        left = torch.full_like(self.unit, torch.inf)
+        if self.judged is not None:
+            samples, view = self.judged
+            inside = self.positions[: len(view.effect)] < view.span
+            total = torch.where(inside, view.effect, 0.0).sum(0) / view.unit
+            left[samples] = torch.where(view.last, total, torch.inf)
         last = last_rows(self.state, self.history, self.limit, self.last)
         reached = torch.isfinite(last).all(1)
-        early = preview(self.state, self.table, self.history, self.ledger.answers[self.active])
-        self.ledger.contribute(self.active, torch.where(reached, self.left[self.active], torch.inf))
-        self.ledger.close(self.active, torch.where(reached[:, None], last, early), status)
+        self.ledger.contribute(self.active, torch.where(reached, left[self.active], torch.inf))
+        self.ledger.close(self.active, torch.where(reached[:, None], last, self._preview()), status)
+
+    def _preview(self) -> Tensor:
+        otherwise = self.ledger.answers[self.active]
+        return preview(self.state, self.here, self.history, self.table.scheduled, otherwise)
 
     def outcome(self) -> Outcome:
         """Everything the machine needs to make a solution."""
@@ -293,11 +297,11 @@ class Run:
         settled = torch.full((len(self.ledger.status),), self.nodes, dtype=torch.int64)
         settled[self.active.cpu()] = self.table.before[self.state.front + accepted].cpu()
         previews, answers = self.ledger.answers.clone(), self.ledger.answers.clone()
-        previews[self.active] = preview(self.state, self.table, self.history, self.ledger.answers[self.active])
+        previews[self.active] = self._preview()
         answers[self.active] = last_rows(self.state, self.history, self.limit, self.last)
         change = self.unit.new_full((len(settled), self.last + 1), torch.nan)
-        unit = self.unit[self.active]
-        change[self.active] = relative_change(self.state, self.history, self.limit, self.change / unit, self.last)
+        relative = self.change / (self.here.levels().alpha * self.unit[self.active])
+        change[self.active] = laid_out(relative, self.here, self.history, self.limit, self.last)
         return Round(
             index=index,
             evaluations=self.evaluations,

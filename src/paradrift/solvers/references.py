@@ -1,0 +1,83 @@
+"""Surrogates of nodes that have not been evaluated, or not often enough to show a slope: continued from others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paradrift.solvers.lowered import Here
+from paradrift.solvers.state import State
+
+STEEPEST = 0.95  # slopes of the data prediction above this are not extrapolated: the continuation divides by 1 - s
+
+
+def carry_slopes(state: State, here: Here, nearest: Tensor, first: int) -> None:
+    """Give every node without a measured slope that of the nearest measured node before it, as a Gaussian would.
+
+    Slopes of the data prediction change quickly with the noise level, the variance that they imply does not.
+
+    Args:
+        state: The windows; slopes change in place.
+        here: The table under the windows, which has a noise schedule.
+        nearest: Nearest position with a measured slope, at or before each position, -1 where there is none; shape
+            (B, S), int64.
+        first: First position that may change.
+    """
+    level = here.levels(slice(None), slice(None), None)
+    steep = (level.gain * (state.slope - level.p)).clamp(0.0, STEEPEST)
+    variance = level.variance * steep / (1 - steep)
+    variance = variance.gather(0, nearest.clamp(min=0)[..., None].expand_as(variance))
+    spread = level.variance + variance
+    slope = level.p + torch.where(spread > 0, variance / spread, 0.0) / level.gain
+    borrow = (state.known & (state.rest < 0) & (nearest >= 0))[..., None]
+    borrow[:first] = False
+    state.slope = torch.where(borrow, slope, state.slope)
+
+
+def continue_references(state: State, here: Here, history: int, first: int, measured: bool, scheduled: bool) -> None:
+    r"""Give every node that was never evaluated a surrogate: the continuation of the last node that was.
+
+    The data prediction of one Gaussian is :math:`D_\rho(\bar x) = \mu + s_\rho (\bar x - \mu)` with
+    :math:`s_\rho = v/(v+\rho^2)`, :math:`\bar x = x/\alpha`, :math:`\rho = \sigma/\alpha`. The last known node's
+    prediction and slope determine :math:`\mu` and v, so they determine D at every other noise level: exact inside a
+    Gaussian mode, and a second-order extrapolation elsewhere. With fixed slopes the data prediction is held instead.
+    Where nothing is known yet, the data are taken to be centred, with the prior slope. Rows that are not nodes have
+    the reference zero.
+
+    Args:
+        state: The windows; changed in place.
+        here: The table under the windows.
+        history: H.
+        first: First position that may need a surrogate.
+        measured: Whether slopes are measured, so that they can be continued.
+        scheduled: Whether the table has a noise schedule.
+    """
+    positions = torch.arange(len(state.known), device=state.front.device)[:, None]
+    last = torch.where(state.known, positions, -1).amax(0)
+    at = (last.clamp(min=0), torch.arange(len(last), device=last.device))
+    f, ref, slope = state.f[at], state.ref[at], state.slope[at]
+    late, old = here.levels(slice(first, None), slice(None), None), here.levels(*at, None)
+    if not scheduled:  # nothing to continue with: hold the output and its slope
+        reference, outputs, slopes = ref[None], f[None], slope[None] if measured else late.prior
+    else:
+        centre, slopes = ref / old.alpha, late.prior
+        data = (f - old.p * ref) / old.q
+        if measured:
+            steep = (old.gain * (slope - old.p)).clamp(0.0, STEEPEST)
+            odds = steep / (1 - steep)
+            variance = old.variance * odds
+            spread = late.variance + variance
+            slopes = late.p + torch.where(spread > 0, variance / spread, steep) / late.gain
+            data = centre = data + odds * (data - centre)
+        reference = late.alpha * centre
+        outputs = late.p * reference + late.q * data
+    node = here.node[first:]
+    some = last >= 0
+    unknown = ~state.known[first:] & (positions[first:] >= history - 1)
+    fresh, blank = (unknown & node & some)[..., None], (unknown & ~(node & some))[..., None]
+    for tensor, values, otherwise in (
+        (state.ref[first:], reference, 0.0),
+        (state.f[first:], outputs, 0.0),
+        (state.slope[first:], slopes, late.prior),
+    ):
+        tensor.copy_(torch.where(fresh, values, torch.where(blank, otherwise, tensor)))
