@@ -70,9 +70,9 @@ class Tableau:
                 raise SpecError(f"expected {name} of shape {(rows, rows)}, found {matrix.shape}")
             if not np.all(np.isfinite(matrix)):
                 raise SpecError(f"expected finite {name}, found NaN or infinity in row {_first_bad(matrix)}")
-            upper = np.triu(matrix, 1 if name == "c" else 0)
-            if np.any(upper):
-                row = int(np.argwhere(upper)[0][0])
+        for name, lags, least in zip("abc", self.lags, (1, 1, 0), strict=True):
+            if lags and lags[0] < least:
+                row = int(np.argwhere(np.triu(getattr(self, name), 1 - least))[0][0])
                 raise SpecError(f"expected {name} to use earlier rows only, found a later entry in row {row}")
         for name in ("evaluated", "scale", "draws"):
             if getattr(self, name).shape != (rows,):

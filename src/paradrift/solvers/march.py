@@ -13,13 +13,14 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
     r"""Compute rows in order, each from the rows and surrogate outputs before it.
 
     With references :math:`\hat z` and outputs f there, a row is what it would be if all rows before it were their
-    references, plus what their distances add:
+    references, plus what their distances :math:`d_j = z_j - \hat z_j` add:
 
-    .. math:: z_m = \Big[\sum_j c_{mj} \xi_j + \sum_j a_{mj} \hat z_j + \sum_j b_{mj} f_j\Big]
-              + \sum_j (a_{mj} + b_{mj} s_j) (z_j - \hat z_j).
+    .. math:: z_m = h_m + \sum_j (a_{mj} + b_{mj} s_j)\, d_j, \qquad
+              h_m = \sum_j c_{mj} \xi_j + \sum_j a_{mj} \hat z_j + \sum_j b_{mj} f_j .
 
-    The bracket is one operation for the whole window; only the second sum is sequential. It vanishes exactly where
-    rows are their references, so the fixed point is the sequential answer to the last bit: one order of operations,
+    Everything but the distances is one operation for the whole window; only
+    :math:`d_m = h_m - \hat z_m + \sum_j (a_{mj} + b_{mj} s_j)\, d_j` is sequential. Distances vanish exactly where rows
+    are their references, so the fixed point is the sequential answer to the last bit: one order of operations,
     whatever the window. Rows that are not nodes have the reference zero. Products and sums are separate operations on
     purpose: fused ones may round differently in vectorised and scalar code.
 
@@ -30,25 +31,28 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
         stop: Position after the last to compute.
         entering: First position that may change for each sample, shape (S,), or None for all.
     """
-    reach = max([1, *here.a, *here.b])
-    rows = state.noise[first:stop].clone()
+    reach, inside = max([1, *here.a, *here.b]), slice(first, stop)
+    held = state.noise[inside].clone()
     gains: dict[int, Tensor] = {}
     for lag, weight in here.a.items():
-        gains[lag] = weight[first:stop]
-        rows += gains[lag] * state.ref[first - lag : stop - lag]
+        gains[lag] = weight[inside]
+        held += gains[lag] * state.ref[first - lag : stop - lag]
     for lag, weight in here.b.items():
-        rows += weight[first:stop] * state.f[first - lag : stop - lag]
-        gain = weight[first:stop] * state.slope[first - lag : stop - lag]
+        held += weight[inside] * state.f[first - lag : stop - lag]
+        gain = weight[inside] * state.slope[first - lag : stop - lag]
         gains[lag] = gains[lag] + gain if lag in gains else gain
-    away = torch.empty(reach + stop - first, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
-    torch.sub(state.z[first - reach : first], state.ref[first - reach : first], out=away[:reach])
-    before, references = state.z[first:stop].unbind(), state.ref[first:stop].unbind()
+    away = state.z[first - reach : stop] - state.ref[first - reach : stop]
+    free = None if entering is None else (torch.arange(first, stop, device=held.device)[:, None] >= entering)[..., None]
+    if free is None:
+        torch.sub(held, state.ref[inside], out=away[reach:])
+    else:
+        away[reach:] = torch.where(free, held - state.ref[inside], away[reach:])
+        gains = {lag: gain * free for lag, gain in gains.items()}
     sequential = [(lag, gain.unbind()) for lag, gain in gains.items()]
     distance = away.unbind()
-    for index, row in enumerate(rows.unbind()):
+    for index in range(stop - first):
         for lag, gain in sequential:
-            row.add_(gain[index] * distance[index + reach - lag])
-        if entering is not None:
-            row.copy_(torch.where((entering <= first + index)[:, None], row, before[index]))
-        torch.sub(row, references[index], out=distance[index + reach])
-    state.z[first:stop] = rows
+            distance[index + reach].add_(gain[index] * distance[index + reach - lag])
+    for lag, gain in gains.items():
+        held += gain * away[reach - lag : len(away) - lag]
+    state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])

@@ -54,7 +54,7 @@ def measure(
     Per node, with the change since its last evaluation :math:`dx, df`:
 
     .. math:: s = \frac{\langle dx, df\rangle}{\langle dx, dx\rangle}, \qquad
-              R^2 = \frac{|df|^2 - s \langle dx, df\rangle}{|dx|^2},
+              R = \frac{|df - s\,dx|}{|dx|},
 
     and the miss :math:`|f - g(x)|` of the old surrogate g. Non-finite outputs are not taken in: their nodes become
     unknown and are guessed again.
@@ -75,20 +75,18 @@ def measure(
     if len(state.z) == history + 1:
         return _front(state, where, outputs, history)
     x, old = state.z[where], state.slope[where]
-    dx, df = (x - state.ref[where]).double(), (outputs - state.f[where]).double()
-    xx, xf, ff = _products(dx, df, groups)
-    finite = torch.isfinite(ff.sum(-1))
+    dx, df = x - state.ref[where], outputs - state.f[where]
+    xx, xf = _dot(dx, dx, groups), _dot(dx, df, groups)
+    finite = torch.isfinite(outputs.sum(-1))
     spoiled = not bool(finite.all())
     known = state.known[where] & finite
-    slope = (_secant(xx, xf, groups)).to(x.dtype) if secants else old
-    valid = (known[..., None] & torch.isfinite(slope)) if secants else torch.zeros_like(old, dtype=torch.bool)
+    slope = (xf / xx).to(x.dtype) if secants else old
+    if groups is not None:
+        slope, xx = slope[..., groups], xx.sum(-1, keepdim=True)
+    valid = known[..., None] & torch.isfinite(slope) & secants
     slope = torch.where(valid, slope, old)
-
-    def unexplained(slope: Tensor) -> Tensor:
-        return (ff - slope * (2 * xf - slope * xx)).clamp(min=0).sum(-1)
-
-    missed = (unexplained(old.double()) / outputs.shape[-1]).sqrt().to(x.dtype)
-    left = (unexplained(slope.double()) / xx.sum(-1)).sqrt().to(x.dtype)
+    missed = torch.linalg.vector_norm(df - old * dx, dim=-1) / outputs.shape[-1] ** 0.5
+    left = torch.linalg.vector_norm(df - slope * dx, dim=-1) / xx.squeeze(-1).sqrt().to(x.dtype)
     level = here.levels(*where)
     rest = torch.where(known & torch.isfinite(left), left * level.gain.abs(), state.rest[where])
     if spoiled:
@@ -138,19 +136,13 @@ def measure(
     )
 
 
-def _products(dx: Tensor, df: Tensor, groups: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """<dx, dx>, <dx, df>, <df, df>: over all elements (last dimension 1), or element by element with groups."""
-    xx, xf, ff = dx * dx, dx * df, df * df
-    if groups is not None:
-        return xx, xf, ff
-    return xx.sum(-1, keepdim=True), xf.sum(-1, keepdim=True), ff.sum(-1, keepdim=True)
-
-
-def _secant(xx: Tensor, xf: Tensor, groups: Tensor | None) -> Tensor:
+def _dot(u: Tensor, v: Tensor, groups: Tensor | None) -> Tensor:
+    """<u, v> in float64, over all elements or those of each group: shape (..., 1) or (..., G)."""
+    product = u * v
     if groups is None:
-        return xf / xx
-    empty = xx.new_zeros(*xx.shape[:-1], int(groups.max()) + 1)
-    return (empty.index_add(-1, groups, xf) / empty.index_add(-1, groups, xx))[..., groups]
+        return product.sum(-1, keepdim=True, dtype=torch.float64)
+    empty = product.new_zeros(*product.shape[:-1], int(groups.max()) + 1, dtype=torch.float64)
+    return empty.index_add(-1, groups, product.double())
 
 
 def _front(state: State, where: Where, outputs: Tensor, history: int) -> Facts:

@@ -57,8 +57,9 @@ def continue_references(state: State, here: Here, history: int, first: int, meas
     at = (last.clamp(min=0), torch.arange(len(last), device=last.device))
     f, ref, slope = state.f[at], state.ref[at], state.slope[at]
     late, old = here.levels(slice(first, None), slice(None), None), here.levels(*at, None)
+    usable = (here.node[first:] & (last >= 0))[..., None].to(f)  # 0: the reference is zero, the slope the prior
     if not scheduled:  # nothing to continue with: hold the output and its slope
-        reference, outputs, slopes = ref[None], f[None], slope[None] if measured else late.prior
+        reference, outputs, slopes = usable * ref, usable * f, slope[None] if measured else late.prior
     else:
         centre, slopes = ref / old.alpha, late.prior
         data = (f - old.p * ref) / old.q
@@ -69,15 +70,9 @@ def continue_references(state: State, here: Here, history: int, first: int, meas
             spread = late.variance + variance
             slopes = late.p + torch.where(spread > 0, variance / spread, steep) / late.gain
             data = centre = data + odds * (data - centre)
-        reference = late.alpha * centre
-        outputs = late.p * reference + late.q * data
-    node = here.node[first:]
-    some = last >= 0
-    unknown = ~state.known[first:] & (positions[first:] >= history - 1)
-    fresh, blank = (unknown & node & some)[..., None], (unknown & ~(node & some))[..., None]
-    for tensor, values, otherwise in (
-        (state.ref[first:], reference, 0.0),
-        (state.f[first:], outputs, 0.0),
-        (state.slope[first:], slopes, late.prior),
-    ):
-        tensor.copy_(torch.where(fresh, values, torch.where(blank, otherwise, tensor)))
+        reference = usable * late.alpha * centre
+        outputs = late.p * reference + usable * late.q * data
+    slopes = torch.where(usable > 0, slopes, late.prior)
+    unknown = (~state.known[first:] & (positions[first:] >= history - 1))[..., None]
+    for tensor, values in ((state.ref, reference), (state.f, outputs), (state.slope, slopes)):
+        tensor[first:] = torch.where(unknown, values, tensor[first:])

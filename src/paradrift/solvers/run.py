@@ -41,8 +41,8 @@ class Run:
         nodes = torch.arange(table.nodes)
         ends = solver.window.limit(nodes, table.nodes)
         of_node = torch.tensor([*table.evaluated.nonzero()[0].tolist(), self.last])
-        fronts = torch.cat([of_node.new_zeros(1), of_node[1:-1]])  # a chain starts at row 0, be it a node or not
-        self.width = int((of_node[ends] - fronts).max())
+        ready = int(of_node[0])
+        self.width = max(ready, int((of_node[ends] - of_node[:-1]).max()))
         self.evaluations = 0
         self.widest = int((ends - nodes).max())
         self.lead = None if lead is None else lead * self.width
@@ -63,8 +63,12 @@ class Run:
         self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
         self.judged: tuple[Tensor, View] | None = None  # the last verdict, and the samples that it was about
         self.enter(torch.full_like(self.state.front, self.history))
-        # Rows before the first node (a start that is churned, say) need no model: they are exact, not guessed.
-        march(self.state, self.here, self.history, self.history + int(of_node[0]), None)
+        if ready:  # rows before the first node (a start that is churned, say) need no model: they are exact
+            march(self.state, self.here, self.history, self.history + ready, None)
+            accepted = torch.full_like(self.state.front, ready)
+            self.limit = self.state.front + ready
+            self._record(accepted)
+            self._move(accepted)
 
     def request(self, x: Tensor, row: Tensor, sample: Tensor) -> Request:
         """Rows as the model wants them: scaled, in the sample's shape; counted."""
@@ -130,7 +134,7 @@ class Run:
         span = self.limit - state.front
         stop = history + int(span.max())
         march(state, here, history, stop, None)
-        self.change = (state.z - old).square().mean(-1).sqrt()
+        self.change = torch.linalg.vector_norm(state.z - old, dim=-1) / old.shape[-1] ** 0.5
         self.moved = ~(self.change == 0)
         self.swept = self.swept + 1
         nodes = slice(history - 1, stop - 1)
@@ -173,6 +177,7 @@ class Run:
         """Book what was accepted, let finished samples go, move the windows."""
         state, history = self.state, self.history
         self._book(view, accepted)
+        self._record(accepted)
         arrived = state.front + accepted >= self.last
         if bool((arrived | facts.broken).any()):
             at = (history - 1 + accepted, torch.arange(len(self.active), device=accepted.device))
@@ -187,25 +192,28 @@ class Run:
             self.moved, accepted, steepest = self.moved[:, stay], accepted[stay], facts.steepest[:, stay]
         else:
             steepest = facts.steepest
-        longest = int(accepted.max()) if len(self.active) else 0
-        if not longest:
+        if not len(self.active) or not bool(accepted.any()):
             return
-        column = torch.arange(len(self.active), device=accepted.device)
-        settled = steepest[(history - 2 + accepted).clamp(min=0), column]
+        settled = steepest.gather(0, (history - 2 + accepted).clamp(min=0)[None])[0]
         state.steepest = torch.where(accepted > 0, settled, state.steepest)
-        self.moved = self.moved[(self.positions + accepted).clamp(max=len(self.positions) - 1), column]
-        state.shift(accepted, history)
-        self.here = self.table.at(state.front, self.positions - (history - 1))
+        self._move(accepted)
+
+    def _move(self, accepted: Tensor) -> None:
+        """Move the windows over settled rows, and fill what enters."""
+        state = self.state
+        self.moved = self.moved.gather(0, (self.positions + accepted).clamp(max=len(self.positions) - 1))
+        state.shift(accepted, self.history)
+        self.here = self.table.at(state.front, self.positions - (self.history - 1))
         self.swept = torch.where(accepted > 0, 0, self.swept)
         renewed = self.table.limits(state.front, self.solver.window)
         # What enters are the rows after the old limit, not just the free positions: a window may be shorter than the
         # widest, and rows behind its end hold whatever the spans of other samples made of them.
-        entering = torch.where(accepted > 0, history + self.limit - state.front, len(self.positions))
+        entering = torch.where(accepted > 0, self.history + self.limit - state.front, len(self.positions))
         self.limit = torch.where(accepted > 0, renewed, self.limit)
         self.enter(entering.clamp(max=len(self.positions)))
 
     def _book(self, view: View, accepted: Tensor) -> None:
-        """Contributions to the error, checks for later, rows of the trajectory."""
+        """Contributions to the error, and checks for later."""
         history, state, here = self.history, self.state, self.here
         nodes = slice(history - 1, history - 1 + len(view.effect))
         inner = self.positions[: len(view.effect)] < accepted  # nodes whose outputs are now final
@@ -227,10 +235,13 @@ class Run:
                         weight=self.table.stride * (view.weight / view.unit)[which].double(),
                     )
                 )
+
+    def _record(self, accepted: Tensor) -> None:
+        """Rows of the trajectory."""
         if self.ledger.trajectory is not None:
-            settled = (self.positions >= history) & (self.positions < history + accepted)
+            settled = (self.positions >= self.history) & (self.positions < self.history + accepted)
             which = settled.nonzero(as_tuple=True)
-            self.ledger.trajectory[self.active[which[1]], here.row[which]] = state.z[which]
+            self.ledger.trajectory[self.active[which[1]], self.here.row[which]] = self.state.z[which]
 
     def enter(self, entering: Tensor) -> None:
         """Fill the positions of each sample from ``entering`` on."""

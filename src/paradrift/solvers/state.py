@@ -96,10 +96,11 @@ class State:
             for name in names:
                 setattr(self, name, getattr(self, name).roll(-most, 0))
         else:
-            index = (positions + count).clamp_(max=size - 1)
             column = torch.arange(samples, device=count.device)
+            index = ((positions + count).clamp_(max=size - 1) * samples + column).flatten()
             for name in names:
-                setattr(self, name, getattr(self, name)[index, column])
+                tensor = getattr(self, name)
+                setattr(self, name, tensor.flatten(0, 1).index_select(0, index).view_as(tensor))
         entering = positions >= size - count
         self.known &= ~entering
         self.rest = torch.where(entering, -1.0, self.rest)
