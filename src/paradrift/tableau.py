@@ -68,24 +68,28 @@ class Tableau:
             matrix = getattr(self, name)
             if matrix.shape != (rows, rows):
                 raise SpecError(f"expected {name} of shape {(rows, rows)}, found {matrix.shape}")
-            if not np.all(np.isfinite(matrix)):
-                raise SpecError(f"expected finite {name}, found NaN or infinity in row {_first_bad(matrix)}")
-        for name, lags, least in zip("abc", self.lags, (1, 1, 0), strict=True):
-            if lags and lags[0] < least:
-                row = int(np.argwhere(np.triu(getattr(self, name), 1 - least))[0][0])
-                raise SpecError(f"expected {name} to use earlier rows only, found a later entry in row {row}")
+        for name, (used, sources), least in zip("abc", self.entries, (1, 1, 0), strict=True):
+            bad = ~np.isfinite(getattr(self, name)[used, sources])
+            if np.any(bad):
+                raise SpecError(f"expected finite {name}, found NaN or infinity in row {used[bad][0]}")
+            later = used - sources < least
+            if np.any(later):
+                raise SpecError(
+                    f"expected {name} to use earlier rows only, found a later entry in row {used[later][0]}"
+                )
         for name in ("evaluated", "scale", "draws"):
             if getattr(self, name).shape != (rows,):
                 raise SpecError(f"expected {name} of shape {(rows,)}, found {getattr(self, name).shape}")
-        if np.any(self.c[0]):
+        (_, _), (_, outputs), (noised, noises) = self.entries
+        if np.any(noised == 0):
             raise SpecError("expected no noise in row 0, the start; scale it with start instead")
-        if self.evaluated[-1] or np.any(self.b[:, ~self.evaluated]):
+        if self.evaluated[-1] or not np.all(self.evaluated[outputs]):
             raise SpecError("expected b to use evaluated rows only, and the last row not to be evaluated")
         if not np.any(self.evaluated):
             raise SpecError("expected at least one evaluated row, found none")
         if not np.all(np.isfinite(self.t[self.evaluated])):
             raise SpecError("expected a finite model time at every evaluated row")
-        if np.any(np.any(self.c, axis=0) & ~self.draws):
+        if not np.all(self.draws[noises]):
             raise SpecError("expected every noise in use to be drawn")
         for array in (self.t, self.a, self.b, self.c, self.evaluated, self.scale, self.draws, self.alpha, self.sigma):
             if array is not None:
@@ -102,14 +106,16 @@ class Tableau:
         return int(self.evaluated.sum())
 
     @cached_property
+    def entries(self) -> tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]:
+        """Where a, b and c are not zero: rows and columns of each, in the order of rows."""
+        found = [np.nonzero(matrix != 0) for matrix in (self.a, self.b, self.c)]  # of bools: much faster
+        return tuple((used[0], used[1]) for used in found)
+
+    @cached_property
     def lags(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """The lags ``m - j`` that occur in a, in b and in c, each ascending."""
-
-        def of(matrix: Array) -> tuple[int, ...]:
-            rows, columns = np.nonzero(matrix)
-            return tuple(np.unique(rows - columns).tolist())
-
-        return of(self.a), of(self.b), of(self.c)
+        a, b, c = (tuple(np.unique(rows - columns).tolist()) for rows, columns in self.entries)
+        return a, b, c
 
     @cached_property
     def reach(self) -> int:
@@ -171,8 +177,12 @@ class Tableau:
         p, q = np.zeros(self.rows), np.ones(self.rows)
         nodes = self.evaluated
         p[nodes], q[nodes] = convert(form, self.form, self.alpha[nodes], self.sigma[nodes])
+        a, b = self.a.copy(), np.zeros_like(self.b)
+        used = self.entries[1]
+        a[used] += self.b[used] * p[used[1]]
+        b[used] = self.b[used] * q[used[1]]
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Tableau(**(fields | {"a": self.a + self.b * p, "b": self.b * q, "form": form}))
+        return Tableau(**(fields | {"a": a, "b": b, "form": form}))
 
 
 @dataclass
@@ -262,7 +272,3 @@ class Rows:
             start=self.start,
             draws=np.array(draws, bool),
         )
-
-
-def _first_bad(matrix: Array) -> int:
-    return int(np.argwhere(~np.isfinite(matrix))[0][0])
