@@ -16,6 +16,7 @@ from paradrift.denoisers import Counted as Counted
 from paradrift.denoisers import Denoiser as Denoiser
 from paradrift.denoisers import Guided as Guided
 from paradrift.denoisers import Reform as Reform
+from paradrift.diffusers import Probed as Probed
 from paradrift.errors import NotAffineError as NotAffineError
 from paradrift.errors import ParadriftError as ParadriftError
 from paradrift.errors import Refused as Refused
@@ -43,6 +44,7 @@ from paradrift.samplers import Euler as Euler
 from paradrift.samplers import Exponential as Exponential
 from paradrift.samplers import FlowEuler as FlowEuler
 from paradrift.samplers import FlowHeun as FlowHeun
+from paradrift.samplers import Gridded as Gridded
 from paradrift.samplers import Heun as Heun
 from paradrift.samplers import Sampler as Sampler
 from paradrift.schedules import EDM as EDM

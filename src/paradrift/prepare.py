@@ -14,7 +14,7 @@ from paradrift.errors import SpecError
 from paradrift.forms import Array, Form
 from paradrift.guesses import Guess
 from paradrift.noise import Buffered, Drawn, Given, Noise, Philox
-from paradrift.samplers import DDPM, Sampler
+from paradrift.samplers import DDPM, Gridded, Sampler
 from paradrift.slopes import Secant, Slopes, Zero
 from paradrift.solvers.sweep import Solver
 from paradrift.stopping import Stop, Tolerance
@@ -88,7 +88,7 @@ def check(denoiser: Denoiser, shape: tuple[int, ...], dtype: torch.dtype) -> Non
 
 def table_for(
     denoiser: Denoiser,
-    sampler: Sampler | Tableau | None,
+    sampler: Sampler | Gridded | Tableau | None,
     steps: int | None,
     times: Array | Sequence[float] | None,
     solver: Solver,
@@ -97,7 +97,7 @@ def table_for(
 
     Args:
         denoiser: The model.
-        sampler: The sequential method or a ready table.
+        sampler: The sequential method, one with a grid of its own, or a ready table.
         steps: Number of steps.
         times: The grid.
         solver: The parallel method.
@@ -108,10 +108,10 @@ def table_for(
     Raises:
         SpecError: if they do not fit together.
     """
-    if isinstance(sampler, Tableau):
+    if isinstance(sampler, Tableau | Gridded):
         if steps is not None or times is not None:
-            raise SpecError("expected no steps or times beside a ready table: it has its own")
-        table = sampler
+            raise SpecError("expected no steps or times beside a sampler with a grid of its own: leave them out")
+        table = sampler if isinstance(sampler, Tableau) else sampler.table()
     else:
         if denoiser.schedule is None:
             raise SpecError("expected a denoiser with a noise schedule, found none: give sampler= a ready table")

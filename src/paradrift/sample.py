@@ -21,7 +21,7 @@ from paradrift.noise import Noise
 from paradrift.planner import choose, measure_costs
 from paradrift.prepare import Generators
 from paradrift.pump import Timed, evaluating, pump, synchronize
-from paradrift.samplers import Sampler
+from paradrift.samplers import Gridded, Sampler
 from paradrift.slopes import Slopes
 from paradrift.solution import Round, Solution, Stats, Status
 from paradrift.solvers.base import Outcome
@@ -36,7 +36,7 @@ def sample(
     denoiser: Denoiser,
     shape: Sequence[int],
     *,
-    sampler: Sampler | Tableau | None = None,
+    sampler: Sampler | Gridded | Tableau | None = None,
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
     solver: Solver | None = None,
@@ -63,7 +63,8 @@ def sample(
     Args:
         denoiser: The model; see :func:`paradrift.denoiser` for your own network.
         shape: Shape of the batch, (S, *shape).
-        sampler: The sequential method, DDPM unless given; or a ready table.
+        sampler: The sequential method, DDPM unless given; one with a grid of its own, such as
+            :class:`paradrift.Probed`; or a ready table.
         steps: Number of steps on the schedule's usual grid.
         times: The grid itself, strictly decreasing model times, instead of ``steps``.
         solver: The parallel method, :func:`paradrift.default` unless given. The next five arguments replace one of its
@@ -142,7 +143,7 @@ def iterate(  # noqa: DOC405
     denoiser: Denoiser,
     shape: Sequence[int],
     *,
-    sampler: Sampler | Tableau | None = None,
+    sampler: Sampler | Gridded | Tableau | None = None,
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
     solver: Solver | None = None,
@@ -155,7 +156,8 @@ def iterate(  # noqa: DOC405
     Args:
         denoiser: The model.
         shape: Shape of the batch, (S, *shape).
-        sampler: The sequential method, DDPM unless given; or a ready table.
+        sampler: The sequential method, DDPM unless given; one with a grid of its own, such as
+            :class:`paradrift.Probed`; or a ready table.
         steps: Number of steps on the schedule's usual grid.
         times: The grid itself instead of ``steps``.
         solver: The parallel method.
@@ -214,7 +216,7 @@ def _rounds(
     denoiser: Denoiser,
     shape: tuple[int, ...],
     *,
-    sampler: Sampler | Tableau | None,
+    sampler: Sampler | Gridded | Tableau | None,
     steps: int | None,
     times: Array | Sequence[float] | None,
     solver: Solver,

@@ -66,7 +66,9 @@ def to_data(table: Tableau) -> Affine:
     p, q = np.zeros(table.rows), np.ones(table.rows)
     if table.form is not Form.VALUE and table.alpha is not None and table.sigma is not None:
         nodes = table.evaluated
-        p[nodes], q[nodes] = from_data(table.form, table.alpha[nodes], table.sigma[nodes])
+        scale = table.scale[nodes]  # forms speak of what the model sees
+        p[nodes], q[nodes] = from_data(table.form, table.alpha[nodes] * scale, table.sigma[nodes] * scale)
+        p[nodes] *= scale
     return Affine(p, q)
 
 

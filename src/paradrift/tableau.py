@@ -13,6 +13,7 @@ answer.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,7 +40,7 @@ class Tableau:
         evaluated: Which rows are nodes, shape (R,), bool; never the last.
         alpha: Signal level of each row's state, shape (R,); None for tables without a noise schedule.
         sigma: Noise level of each row's state, shape (R,); None for tables without a noise schedule.
-        scale: The model sees ``scale * z``; shape (R,).
+        scale: The model sees ``scale * z``, and its form speaks of that; shape (R,).
         start: Standard deviation of the starting noise at row 0.
         draws: Which noise columns the sequential sampler draws, shape (R,), bool: a superset of the columns in use,
             because some loops draw a noise and weight it with zero.
@@ -176,13 +177,14 @@ class Tableau:
             raise SpecError(f"expected a table with a noise schedule to turn {self.form.value} into {form.value}")
         p, q = np.zeros(self.rows), np.ones(self.rows)
         nodes = self.evaluated
-        p[nodes], q[nodes] = convert(form, self.form, self.alpha[nodes], self.sigma[nodes])
+        scale = self.scale[nodes]  # forms speak of what the model sees
+        p[nodes], q[nodes] = convert(form, self.form, self.alpha[nodes] * scale, self.sigma[nodes] * scale)
+        p[nodes] *= scale
         a, b = self.a.copy(), np.zeros_like(self.b)
         used = self.entries[1]
         a[used] += self.b[used] * p[used[1]]
         b[used] = self.b[used] * q[used[1]]
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Tableau(**(fields | {"a": a, "b": b, "form": form}))
+        return dataclasses.replace(self, a=a, b=b, form=form)
 
 
 @dataclass

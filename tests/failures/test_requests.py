@@ -75,7 +75,7 @@ REQUESTS = {
     "neither steps nor times": (lambda: pd.sample(MODEL, (2, 2)), "expected steps= or times=, one of the two"),
     "steps beside a table": (
         lambda: sample(sampler=table(), steps=3),
-        "expected no steps or times beside a ready table",
+        "expected no steps or times beside a sampler with a grid of its own",
     ),
     "tol and stop": (lambda: sample(tol=0.1, stop=pd.Sweeps(3)), "expected either stop= or tol=, found both"),
     "a negative tolerance": (lambda: sample(tol=-1e-3), "expected a tolerance of at least 0, found -0.001"),

@@ -15,7 +15,7 @@ is :class:`DDIM` with :math:`a = \sqrt{\sigma_s^2 - c^2}/\sigma_t`; with c = 0 i
 from __future__ import annotations
 
 from paradrift.samplers.ancestral import Ancestral
-from paradrift.samplers.base import Sampler
+from paradrift.samplers.base import Gridded, Sampler
 from paradrift.samplers.ddim import DDIM
 from paradrift.samplers.ddpm import DDPM
 from paradrift.samplers.dpmpp_2m import DPMpp2M
@@ -38,6 +38,7 @@ __all__ = [
     "Exponential",
     "FlowEuler",
     "FlowHeun",
+    "Gridded",
     "Heun",
     "Sampler",
 ]

@@ -10,7 +10,7 @@ which needs no division by :math:`\alpha_t`: a start without any signal gives r 
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,6 +33,19 @@ class Sampler(Protocol):
 
         Returns:
             A checked table; every step leads to the next listed time.
+        """
+        ...
+
+
+@runtime_checkable
+class Gridded(Protocol):
+    """A sequential method that brings its own grid, such as a scheduler whose timesteps are set."""
+
+    def table(self) -> Tableau:
+        """The table on that grid.
+
+        Returns:
+            A checked table.
         """
         ...
 

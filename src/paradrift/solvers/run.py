@@ -262,7 +262,7 @@ class Run:
                 drawn = self.noise.draw(self.active, (late - lag).clamp(0, self.last).T)
                 terms += weight[first:] * drawn.flatten(2).transpose(0, 1).to(terms)
             state.noise[first:] = terms if together else torch.where(fill, terms, state.noise[first:])
-            self.noise.release(int(state.front.min()))
+            self.noise.release(max(0, int(state.front.min()) + 1 - max(here.c)))  # the oldest that a new row may use
         before = state.z[entering - 1, torch.arange(len(entering), device=entering.device)]
         guessed = self.solver.guess.states(self.active, late.clamp(max=self.last), before)
         if guessed is None:
