@@ -17,6 +17,8 @@ from paradrift.denoisers import Denoiser as Denoiser
 from paradrift.denoisers import Guided as Guided
 from paradrift.denoisers import Reform as Reform
 from paradrift.diffusers import Probed as Probed
+from paradrift.diffusers import parallelize as parallelize
+from paradrift.diffusers import replay as replay
 from paradrift.errors import NotAffineError as NotAffineError
 from paradrift.errors import ParadriftError as ParadriftError
 from paradrift.errors import Refused as Refused

@@ -1,7 +1,9 @@
-"""Schedulers of diffusers as samplers."""
+"""Schedulers of diffusers as samplers, and pipelines parallel in time."""
 
 from __future__ import annotations
 
+from paradrift.diffusers.parallelize import Running, parallelize
 from paradrift.diffusers.probe import Probed
+from paradrift.diffusers.replay import ReplayStats, replay
 
-__all__ = ["Probed"]
+__all__ = ["Probed", "ReplayStats", "Running", "parallelize", "replay"]

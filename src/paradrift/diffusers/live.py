@@ -33,19 +33,27 @@ def replica(scheduler: Any) -> Any:  # noqa: ANN401 - any scheduler of diffusers
         The replica.
     """
     twin = object.__new__(type(scheduler))
-    twin.__dict__ = {name: _own(value) for name, value in vars(scheduler).items()}
+    twin.__dict__ = {name: own(value) for name, value in vars(scheduler).items()}
     return twin
 
 
-def _own(value: Any) -> Any:  # noqa: ANN401
+def own(value: Any) -> Any:  # noqa: ANN401
+    """A copy of tensors and containers, the thing itself otherwise.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        The copy.
+    """
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, np.ndarray):
         return value.copy()
     if type(value) is list:
-        return [_own(item) for item in value]
+        return [own(item) for item in value]
     if type(value) is dict:
-        return {key: _own(item) for key, item in value.items()}
+        return {key: own(item) for key, item in value.items()}
     return value
 
 
