@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paradrift.diffusers.parallelize import Running, parallelize
 from paradrift.diffusers.probe import Probed
-from paradrift.diffusers.replay import ReplayStats, replay
+from paradrift.diffusers.replay import replay
+from paradrift.diffusers.speculation import ReplayStats
 
 __all__ = ["Probed", "ReplayStats", "Running", "parallelize", "replay"]

@@ -95,6 +95,19 @@ class Cell:
             self.slopes = [None] * len(outputs)
         self.known, self.outputs, self.structure = self.leaves, outputs, structure
 
+    def forget(self) -> None:
+        """Keep the outputs alone."""
+        self.leaves, self.known, self.slopes = [], None, [None] * len(self.outputs)
+
+    def settled(self) -> Any:  # noqa: ANN401
+        """The outputs where the call was last evaluated.
+
+        Returns:
+            Outputs in their structure, owned by the caller.
+        """
+        found = [output.clone() if isinstance(output, Tensor) else output for output in self.outputs]
+        return pytree.tree_unflatten(found, self.structure)
+
     def answer(self, leaves: Leaves) -> Any:  # noqa: ANN401
         """The surrogate at some arguments.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from paradrift.diffusers.replay import Replay, ReplayStats, guarded
+from paradrift.diffusers.replay import guarded
 from paradrift.diffusers.snapshot import generators_in
+from paradrift.diffusers.speculation import Replay, ReplayStats
 from paradrift.errors import Refused, SpecError
 
 _TIMES = frozenset(("timestep", "timesteps", "timestep_ratio", "t"))
@@ -18,6 +20,7 @@ _METHODS = ("forward", "encode", "decode", "generate")
 _CALLBACK = "callback_on_step_end"
 
 
+@dataclass
 class Running:
     """What a ``parallelize`` block knows of its last run.
 
@@ -25,8 +28,7 @@ class Running:
         stats: What it cost; None before the first.
     """
 
-    def __init__(self) -> None:
-        self.stats: ReplayStats | None = None
+    stats: ReplayStats | None = None
 
 
 @contextmanager
