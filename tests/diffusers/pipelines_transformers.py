@@ -321,7 +321,7 @@ def _wan_transformer() -> Any:
 
 def _wan(scheduler: Any, **parts: Any) -> tuple[Any, Call]:
     vae = d.AutoencoderKLWan(
-        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+        base_dim=8, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
     )
     pipe = d.WanPipeline(tokenizer=None, text_encoder=None, vae=vae, scheduler=scheduler, **parts)
     call = _call(
