@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from paradrift.diffusers.calls import Cell, Leaves, Signature, state_of
+from paradrift.diffusers.calls import Cell, Leaves, Signature
 from paradrift.errors import ParadriftError
 
-_CLOSE = 1e-3  # rms of a difference over rms, between a batched and a single evaluation in float32
-_CLOSE_HALF = 5e-2  # the same in half precision
+_CLOSE = 3e-5  # rms of a difference over rms, between a batched and a single evaluation in float32
+_CLOSE_HALF = 3e-2  # the same in half precision
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError, ParadriftError)
 
 Known = tuple[Leaves, Leaves]  # arguments and outputs of a call that was evaluated alone
@@ -62,23 +62,27 @@ class Batcher:
         Returns:
             Flattened outputs and structure of each.
         """
+        if not cells:
+            return []
         kind = cells[0].signature
-        if self.single or len(cells) == 1 or kind not in self.known:
+        if self.single or kind not in self.known:
             return [self.alone(cell) for cell in cells]
+        size = self.max_rows or len(cells) + 1
+        found: list[tuple[Leaves, Any]] = []
         if kind not in self.ways:
-            for way in (_concatenated, _mapped):
-                found = self._tried(way, cells)
-                if found is not None:
-                    self.ways[kind] = way
-                    return found
             self.ways[kind] = None
+            head = cells[: max(1, size - 1)]  # the known call comes with them
+            for way in (_concatenated, _sharing, _mapped, _listed):
+                answers = self._tried(way, head)
+                if answers is not None:
+                    self.ways[kind], found = way, answers
+                    break
         way = self.ways[kind]
         if way is None:
             return [self.alone(cell) for cell in cells]
-        found = []
-        size = self.max_rows or len(cells)
-        for begin in range(0, len(cells), size):
-            found += way(self.forward, [cell.leaves for cell in cells[begin : begin + size]], kind)
+        for begin in range(len(found), len(cells), size):
+            part = cells[begin : begin + size]
+            found += way(self.forward, [c.leaves for c in part], kind) if len(part) > 1 else [self.alone(part[0])]
         return found
 
     def _tried(self, way: Way, cells: list[Cell]) -> list[tuple[Leaves, Any]] | None:
@@ -99,15 +103,59 @@ Way = Callable[[Callable[..., Any], list[Leaves], Signature], list[tuple[Leaves,
 
 def _concatenated(forward: Callable[..., Any], calls: list[Leaves], kind: Signature) -> list[tuple[Leaves, Any]]:
     """Along the first dimension: states and embeddings one behind the other, times repeated for their rows."""
+    return _rows_together(forward, calls, kind, sharing=False)
+
+
+def _sharing(forward: Callable[..., Any], calls: list[Leaves], kind: Signature) -> list[tuple[Leaves, Any]]:
+    """The same, but what is one object in all calls stays one: a rotary table as long as the batch, say."""
+    return _rows_together(forward, calls, kind, sharing=True)
+
+
+def _rows_together(
+    forward: Callable[..., Any], calls: list[Leaves], kind: Signature, *, sharing: bool
+) -> list[tuple[Leaves, Any]]:
     rows = next((leaf.shape[0] for leaf in calls[0] if _is_state(leaf)), None)
     if rows is None:
         raise ValueError("expected an argument with a first dimension, found none")
-    merged = [_merged([call[index] for call in calls], rows) for index in range(len(calls[0]))]
+    merged = []
+    for index, first in enumerate(calls[0]):
+        one = sharing and isinstance(first, Tensor) and all(call[index] is first for call in calls)
+        merged.append(first if one else _merged([call[index] for call in calls], rows))
     args, kwargs = pytree.tree_unflatten(merged, kind.structure)
     outputs, structure = pytree.tree_flatten(forward(*args, **kwargs))
     return [
         ([_part(output, number, rows, len(calls)) for output in outputs], structure) for number in range(len(calls))
     ]
+
+
+def _listed(forward: Callable[..., Any], calls: list[Leaves], kind: Signature) -> list[tuple[Leaves, Any]]:
+    """Networks that take a list with one entry for each sample, and return one: the lists one behind the other."""
+    trees = [pytree.tree_unflatten(call, kind.structure) for call in calls]
+    named = [dict(enumerate(args)) | kwargs for args, kwargs in trees]
+    rows = next((len(value) for value in named[0].values() if isinstance(value, list)), None)
+    if rows is None:
+        raise ValueError("expected a list among the arguments, found none")
+    merged = {
+        name: [item for call in named for item in call[name]]
+        if isinstance(value, list)
+        else _merged([call[name] for call in named], rows)
+        for name, value in named[0].items()
+    }
+    args = [merged.pop(index) for index in range(len(trees[0][0]))]
+    output = forward(*args, **merged)
+    return [pytree.tree_flatten(_listed_part(output, number, rows, len(calls))) for number in range(len(calls))]
+
+
+def _listed_part(output: Any, number: int, rows: int, calls: int) -> Any:  # noqa: ANN401
+    if isinstance(output, list) and len(output) == rows * calls:
+        return output[number * rows : (number + 1) * rows]
+    if isinstance(output, Tensor):
+        return _part(output, number, rows, calls)
+    if isinstance(output, tuple):
+        return tuple(_listed_part(item, number, rows, calls) for item in output)
+    if isinstance(output, dict):
+        return type(output)(**{name: _listed_part(item, number, rows, calls) for name, item in output.items()})
+    return output
 
 
 def _merged(values: Leaves, rows: int) -> Any:  # noqa: ANN401
@@ -183,6 +231,3 @@ def _agree(found: Any, expected: Any) -> bool:  # noqa: ANN401
 def _own(value: Any) -> Any:  # noqa: ANN401
     """Tensors of a call as copies: modules and pipelines may change them in place."""
     return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)
-
-
-__all__ = ["Batcher", "state_of"]

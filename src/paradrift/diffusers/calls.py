@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from paradrift.diffusers.keeping import Kept
+
 Leaves = list[Any]
 
 
@@ -30,6 +32,17 @@ class Signature:
     module: str
     structure: Any
     shapes: tuple[Any, ...]
+
+    def alike(self, other: Signature) -> bool:
+        """Whether a call of another network has the same arguments.
+
+        Args:
+            other: The other call's.
+
+        Returns:
+            Whether the two differ in the network alone.
+        """
+        return self.structure == other.structure and self.shapes == other.shapes
 
 
 def signature(module: str, leaves: Leaves, structure: Any) -> Signature:  # noqa: ANN401
@@ -58,6 +71,7 @@ class Cell:
         outputs: Flattened outputs there.
         structure: Structure of the outputs.
         slopes: Secant of each output, shape (rows, 1, ...), or None.
+        kept: The outputs to hand out, once the call is settled.
     """
 
     signature: Signature
@@ -66,6 +80,7 @@ class Cell:
     outputs: Leaves = field(default_factory=list)
     structure: Any = None
     slopes: list[Tensor | None] = field(default_factory=list)
+    kept: Kept | None = None
 
     def moved(self) -> float:
         """How far the arguments are from where the call was evaluated.
@@ -99,14 +114,15 @@ class Cell:
         """Keep the outputs alone."""
         self.leaves, self.known, self.slopes = [], None, [None] * len(self.outputs)
 
-    def settled(self) -> Any:  # noqa: ANN401
-        """The outputs where the call was last evaluated.
+    def settled(self) -> Kept:
+        """The outputs where the call was last evaluated, to be handed out from now on.
 
         Returns:
-            Outputs in their structure, owned by the caller.
+            The outputs in their structure.
         """
-        found = [output.clone() if isinstance(output, Tensor) else output for output in self.outputs]
-        return pytree.tree_unflatten(found, self.structure)
+        if self.kept is None:
+            self.kept = Kept(pytree.tree_unflatten(self.outputs, self.structure))
+        return self.kept
 
     def answer(self, leaves: Leaves) -> Any:  # noqa: ANN401
         """The surrogate at some arguments.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+from tqdm.auto import tqdm
 
 from paradrift.diffusers.replay import guarded
 from paradrift.diffusers.snapshot import generators_in
@@ -101,13 +102,37 @@ def parallelize(
         def alone() -> Any:  # noqa: ANN401
             return plain.__call__(self, *args, **kwargs)
 
-        return guarded(run, program, generators_in([list(args), kwargs]), strict, alone)
+        with _one_bar(self, run):
+            return guarded(run, program, generators_in([list(args), kwargs]), strict, alone)
 
     pipe.__class__ = type(plain.__name__, (plain,), {"__call__": call, "__module__": plain.__module__})
     try:
         yield running
     finally:
         pipe.__class__ = plain
+
+
+@contextmanager
+def _one_bar(pipe: Any, run: Replay) -> Iterator[None]:  # noqa: ANN401
+    """One progress bar of settled calls, where the pipeline would have shown its own, once for each execution."""
+    own = dict(getattr(pipe, "_progress_bar_config", {}))
+    if not hasattr(pipe, "set_progress_bar_config"):
+        yield
+        return
+    before: dict[str, Any] | None = vars(pipe).get("_progress_bar_config")
+    with tqdm(unit="call", desc="settled", disable=own.get("disable", False)) as bar:
+
+        def observe(settled: int) -> None:
+            bar.update(settled - bar.n)
+
+        run.observe = observe
+        pipe.set_progress_bar_config(**own | {"disable": True})
+        try:
+            yield
+        finally:
+            vars(pipe).pop("_progress_bar_config", None)
+            if before is not None:
+                pipe._progress_bar_config = before
 
 
 def _is_denoiser(part: nn.Module) -> bool:

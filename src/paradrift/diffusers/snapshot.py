@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from paradrift.diffusers.live import own
 
@@ -89,6 +90,38 @@ class Attributes:
         for each, kept in self.kept:
             each.__dict__.clear()
             each.__dict__.update({name: own(value) for name, value in kept.items()})
+
+
+@dataclass(frozen=True)
+class Processors:
+    """The attention processors of networks, which some pipelines swap for their own while they run.
+
+    Args:
+        kept: Each part of a network that has one, with it.
+    """
+
+    kept: tuple[tuple[nn.Module, Any], ...]
+
+    @staticmethod
+    def take(modules: Iterable[nn.Module]) -> Processors:
+        """The processors now.
+
+        Args:
+            modules: The networks.
+
+        Returns:
+            The processors.
+        """
+        parts = [part for module in modules for part in module.modules()]
+        return Processors(
+            tuple((part, part.processor) for part in parts if getattr(part, "processor", None) is not None)
+        )
+
+    def put_back(self) -> None:
+        """Give every part its processor again."""
+        for part, processor in self.kept:
+            if part.processor is not processor:
+                part.processor = processor
 
 
 def generators_in(value: Any, depth: int = 3) -> list[torch.Generator]:  # noqa: ANN401

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from paradrift.diffusers.batching import Batcher
-from paradrift.diffusers.calls import Cell, Leaves, signature
-from paradrift.diffusers.snapshot import Attributes, Randomness
-from paradrift.diffusers.stepping import StepMemory, copied
+from paradrift.diffusers.calls import Cell, Leaves, Signature, signature
+from paradrift.diffusers.keeping import Kept, copied
+from paradrift.diffusers.snapshot import Attributes, Processors, Randomness
+from paradrift.diffusers.stepping import StepMemory
 from paradrift.errors import Refused, SpecError
 
 _DONORS = 8  # latest calls of the same signature among which a new call looks for its guess
@@ -74,6 +75,7 @@ class Replay:
         secant: Whether stale calls are answered with secant slopes, or as they are.
         single: Whether every call is evaluated alone; with tol 0 the program's own bits.
         max_rows: Most calls in one batch.
+        observe: Called with the number of settled calls whenever one is settled.
     """
 
     modules: Mapping[str, nn.Module]
@@ -84,16 +86,20 @@ class Replay:
     secant: bool = True
     single: bool = False
     max_rows: int | None = None
+    observe: Callable[[int], None] | None = None
     stats: ReplayStats = field(default_factory=ReplayStats)
     front: int = 0
     _position: int = 0
+    _last: int | None = None
+    _exact: int | None = None
     _visits: int = 0
     _inside: bool = False
     _cells: list[Cell] = field(default_factory=list)
     _pending: list[int] = field(default_factory=list)
-    _memory: list[tuple[Any, Randomness, dict[str, Any]]] = field(default_factory=list)
+    _memory: list[tuple[Kept, Randomness, dict[str, Any]]] = field(default_factory=list)
     _seen: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
     _batchers: dict[str, Batcher] = field(default_factory=dict)
+    _kinds: dict[Signature, Signature] = field(default_factory=dict)
     _memories: list[StepMemory] = field(default_factory=list)
     _hooks: int = 0
     _generators: list[torch.Generator] = field(default_factory=list)
@@ -122,6 +128,7 @@ class Replay:
         begin = time.perf_counter()
         self._generators = list(generators)
         random, before = Randomness.take(generators), Attributes.take(self.objects)
+        processors = Processors.take(self.modules.values())
         done = False
         try:
             with self._patched():
@@ -137,13 +144,17 @@ class Replay:
                         if not self._pending:
                             done = True
                             return result
-                        self._flush()
+                        # What is pending must be evaluated inside the program, whose settings (attention processors,
+                        # contexts) hold there alone: next time the last call does it.
+                        self._last = self._position
                     except _Pause:
                         pass
                     random.put_back()
                     attributes.put_back()
+                    processors.put_back()
         finally:
             if not done:  # an exception, an interrupt, a refusal: everything as it was
+                processors.put_back()
                 random.put_back()
                 before.put_back()
             self.stats.calls = len(self._cells)
@@ -174,7 +185,7 @@ class Replay:
             random.put_back()
             if owner is not None:
                 owner.__dict__.update(changed)
-            return copied(result)
+            return result.hand()
         if self._pending:
             if skip:
                 return {}
@@ -187,7 +198,7 @@ class Replay:
         finally:
             self._inside = False
         after = {} if owner is None else {k: v for k, v in vars(owner).items() if before.get(k, self) is not v}
-        self._memory.append((copied(result), Randomness.take(self._generators), after))
+        self._memory.append((Kept(copied(result)), Randomness.take(self._generators), after))
         self._visits += 1
         return result
 
@@ -196,13 +207,14 @@ class Replay:
             return self._batchers[name].forward(*args, **kwargs)
         if self._position < self.front - 1:
             self._position += 1
-            return self._cells[self._position - 1].settled()
+            return self._cells[self._position - 1].settled().hand()
         raw, structure = pytree.tree_flatten((args, kwargs))
         if torch.is_grad_enabled() and any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in raw):
             raise Refused(f"expected no gradients through {name}, found an argument that requires one: use no_grad")
         kind = signature(name, raw, structure)
+        kind = self._kinds.setdefault(kind, kind)  # one object each, so that comparing costs nothing
         number, self._position = self._position, self._position + 1
-        if number < len(self._cells) and self._cells[number].signature != kind:
+        if number < len(self._cells) and self._cells[number].signature is not kind:
             if number < self.front:
                 raise Refused(
                     f"expected call {number} of {name} again, found another kind: the program is not repeatable"
@@ -217,7 +229,9 @@ class Replay:
         cell = self._cells[number]
         cell.leaves = leaves
         if not self._pending and (cell.known is not None or not self._guess(cell) or self.window == 1):
-            # The first unsettled call: its arguments are exact.
+            # The first unsettled call: its arguments are exact, and come again.
+            if number == self._exact and cell.moved() > 0:
+                raise self._unrepeatable(number)
             if cell.known is None or (self.window == 1 and cell.moved() > self.tol):
                 self._evaluate([cell])
             if cell.moved() <= self.tol:
@@ -225,6 +239,8 @@ class Replay:
                 outputs, _ = pytree.tree_flatten(answer)
                 cell.outputs, cell.known = [o.clone() if isinstance(o, Tensor) else o for o in outputs], leaves
                 self.front = number + 1
+                if self.observe is not None:
+                    self.observe(self.front)
                 if number >= _KEPT:
                     self._cells[number - _KEPT].forget()
                 return answer
@@ -232,7 +248,7 @@ class Replay:
             self._flush()  # nothing to answer with: settle what is before
             raise _Pause
         self._pending.append(number)
-        if number + 1 - self.front >= self.window:
+        if number + 1 - self.front >= self.window or number + 1 == self._last:
             self._flush()
             raise _Pause
         return cell.answer(leaves)
@@ -241,17 +257,24 @@ class Replay:
         """The last settled call, which must come again with the same arguments."""
         cell = self._cells[number]
         if Cell(signature=cell.signature, leaves=leaves, known=cell.known).moved() > 0:
-            raise Refused(
-                f"expected the arguments of call {number} again, found others: the program draws from a source that "
-                "is not put back (an unseeded generator, a clock); give it a torch.Generator"
-            )
-        return cell.settled()
+            raise self._unrepeatable(number)
+        return cell.settled().hand()
+
+    def _unrepeatable(self, number: int) -> Refused:
+        return Refused(
+            f"expected the arguments of call {number} again, found others: the program draws from a source that "
+            "is not put back (an unseeded generator, a clock); give it a torch.Generator"
+        )
 
     def _guess(self, cell: Cell) -> bool:
         """Borrow outputs and slopes from the latest call that shares most arguments."""
         if cell.outputs:
             return True
-        donors = [other for other in self._cells[:-1] if other.signature == cell.signature and other.leaves]
+        recent = self._cells[-1 - _KEPT : -1]
+        answered = [other for other in recent if other.leaves and other.outputs]
+        donors = [other for other in answered if other.signature is cell.signature]
+        if not donors:  # a second network that takes over: what the first one said is better than nothing
+            donors = [other for other in answered if other.signature.alike(cell.signature)]
         if not donors:
             return False
 
@@ -281,6 +304,7 @@ class Replay:
 
     def _flush(self) -> None:
         """Evaluate what moved, in one round."""
+        self._exact = self._pending[0] if self._pending else None
         need = [self._cells[number] for number in self._pending if self._cells[number].moved() > self.tol]
         if need:
             self._evaluate(need)
@@ -304,10 +328,12 @@ class Replay:
             groups.setdefault(cell.signature, []).append(cell)
         for kind, group in groups.items():
             batcher = self._batchers[kind.module]
-            first = kind not in batcher.known
-            found = batcher.together(group) if not first else [batcher.alone(cell) for cell in group]
-            if first and not self.single:
-                self._check_purity(batcher, group[-1], found[-1][0])
+            found = []
+            if kind not in batcher.known:
+                found.append(batcher.alone(group[0]))
+                if not self.single:
+                    self._check_purity(batcher, group[0], found[0][0])
+            found += batcher.together(group[len(found) :])
             for cell, (outputs, structure) in zip(group, found, strict=True):
                 cell.take(outputs, structure, self.secant)
         self.stats.model_seconds += time.perf_counter() - begin

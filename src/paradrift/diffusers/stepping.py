@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-from torch.utils import _pytree as pytree
-
+from paradrift.diffusers.keeping import Kept, copied
 from paradrift.diffusers.snapshot import Attributes, Randomness
 
 _EXACT = 2  # the last steps whose state is put back whole: what the first unsettled call is made of
@@ -30,7 +28,7 @@ class StepMemory:
     """
 
     scheduler: Any
-    results: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+    results: list[tuple[Kept, dict[str, Any]]] = field(default_factory=list)
     states: dict[int, tuple[Attributes, Randomness]] = field(default_factory=dict)
     position: int = 0
 
@@ -54,7 +52,7 @@ class StepMemory:
                 random.put_back()
             else:
                 self.scheduler.__dict__.update(counters)
-            return copied(result)
+            return result.hand()
         result = take()
         if settled and number == len(self.results):
             counters = {
@@ -62,7 +60,7 @@ class StepMemory:
                 for name, value in vars(self.scheduler).items()
                 if value is None or isinstance(value, int | float)
             }
-            self.results.append((copied(result), counters))
+            self.results.append((Kept(copied(result)), counters))
             self.states[number] = (Attributes.take([self.scheduler]), randomness())
             self.states.pop(number - _EXACT, None)
         return result
@@ -84,15 +82,3 @@ class StepMemory:
             return self.step(lambda: original(*args, **kwargs), settled(), randomness)
 
         return step
-
-
-def copied(value: Any) -> Any:  # noqa: ANN401
-    """A copy of every tensor in a structure.
-
-    Args:
-        value: Any structure of tensors.
-
-    Returns:
-        The same with copies.
-    """
-    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)

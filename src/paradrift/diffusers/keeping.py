@@ -1,0 +1,51 @@
+"""Values that a program gets again and again, and may change in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+@dataclass
+class Kept:
+    """A value handed out again and again, as good as new each time.
+
+    The copy handed out is kept as long as nobody changed it in place (torch counts that), and made anew otherwise.
+
+    Args:
+        value: The value, never handed out itself.
+        copy: What is handed out.
+        versions: How often each of its tensors had been changed when it was made.
+    """
+
+    value: Any
+    copy: Any = None
+    versions: list[tuple[Tensor, int]] | None = None
+
+    def hand(self) -> Any:  # noqa: ANN401
+        """The value.
+
+        Returns:
+            A copy that nobody has changed.
+        """
+        if self.versions is None or any(tensor._version != version for tensor, version in self.versions):
+            leaves, structure = pytree.tree_flatten(self.value)
+            leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            self.copy = pytree.tree_unflatten(leaves, structure)
+            self.versions = [(leaf, leaf._version) for leaf in leaves if isinstance(leaf, Tensor)]
+        return self.copy
+
+
+def copied(value: Any) -> Any:  # noqa: ANN401
+    """A copy of every tensor in a structure.
+
+    Args:
+        value: Any structure of tensors.
+
+    Returns:
+        The same with copies.
+    """
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)
