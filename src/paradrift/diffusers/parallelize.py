@@ -48,8 +48,8 @@ def parallelize(
 
     Args:
         pipe: The pipeline; it is as before when the block ends, also after an exception.
-        tol: How far arguments of a network may be from where it was evaluated, rms over rms, for a call to count as
-            settled; 0 asks for the plain run itself.
+        tol: How far arguments of a network may be from where it was evaluated, rms over rms, times the root of the
+            number of steps: of the size of the final error, not a bound on it; 0 asks for the plain run itself.
         window: Network calls beyond the settled ones that are worked on.
         secant: Whether stale calls are answered with secant slopes, or as they are.
         single: Whether every call is evaluated alone; with tol 0 the result is the plain run's to the last bit.
@@ -80,12 +80,17 @@ def parallelize(
     objects = [pipe, *(part for part in pipe.components.values() if hasattr(part, "set_timesteps"))]
     running, plain = Running(), type(pipe)
 
+    def steps() -> int:
+        listed = [getattr(each, "timesteps", None) for each in objects[1:]]
+        return max((len(times) for times in listed if times is not None), default=1)
+
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         run = Replay(
             modules=modules,
             objects=objects,
             barriers=barriers,
             tol=tol,
+            steps=steps,
             window=window,
             secant=secant,
             single=single,

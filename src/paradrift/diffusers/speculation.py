@@ -70,7 +70,8 @@ class Replay:
         modules: The networks, by name.
         objects: Objects whose attributes the program changes, and which are put back before each execution.
         barriers: Methods that must see settled values only, each run once: owner and name of the method.
-        tol: How far arguments may be from where a call was evaluated, rms over rms, for it to count as settled.
+        tol: How far arguments may be from where a call was evaluated, rms over rms, times the root of ``steps``.
+        steps: How many steps share the tolerance; read when needed, because programs set their timesteps late.
         window: Calls beyond the settled ones that are worked on.
         secant: Whether stale calls are answered with secant slopes, or as they are.
         single: Whether every call is evaluated alone; with tol 0 the program's own bits.
@@ -82,6 +83,7 @@ class Replay:
     objects: Sequence[Any] = ()
     barriers: Sequence[tuple[Any, str]] = ()
     tol: float = 1e-3
+    steps: Callable[[], int] = lambda: 1
     window: int = 16
     secant: bool = True
     single: bool = False
@@ -232,9 +234,9 @@ class Replay:
             # The first unsettled call: its arguments are exact, and come again.
             if number == self._exact and cell.moved() > 0:
                 raise self._unrepeatable(number)
-            if cell.known is None or (self.window == 1 and cell.moved() > self.tol):
+            if cell.known is None or (self.window == 1 and cell.moved() > self._allowed()):
                 self._evaluate([cell])
-            if cell.moved() <= self.tol:
+            if cell.moved() <= self._allowed():
                 answer = cell.answer(leaves)
                 outputs, _ = pytree.tree_flatten(answer)
                 cell.outputs, cell.known = [o.clone() if isinstance(o, Tensor) else o for o in outputs], leaves
@@ -265,6 +267,10 @@ class Replay:
             f"expected the arguments of call {number} again, found others: the program draws from a source that "
             "is not put back (an unseeded generator, a clock); give it a torch.Generator"
         )
+
+    def _allowed(self) -> float:
+        """How far arguments may be: errors of many steps add up like independent ones."""
+        return self.tol / max(1, self.steps()) ** 0.5
 
     def _guess(self, cell: Cell) -> bool:
         """Borrow outputs and slopes from the latest call that shares most arguments."""
@@ -305,7 +311,7 @@ class Replay:
     def _flush(self) -> None:
         """Evaluate what moved, in one round."""
         self._exact = self._pending[0] if self._pending else None
-        need = [self._cells[number] for number in self._pending if self._cells[number].moved() > self.tol]
+        need = [self._cells[number] for number in self._pending if self._cells[number].moved() > self._allowed()]
         if need:
             self._evaluate(need)
 
