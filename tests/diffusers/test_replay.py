@@ -162,6 +162,53 @@ def with_gradients():
     return net, program
 
 
+def test_an_error_from_a_speculative_value_is_not_the_programs():
+    """The program checks its states; a first guess may break the check where the true values do not."""
+    net = Net()
+    plain, states = loop(net, noise=0.0)(), []
+
+    def checked():
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(2, 6, generator=generator)
+        for step in range(20):
+            x = x - 0.3 * net(x, torch.tensor(step / 20))
+            states.append(x)
+            if len(states) == 12:  # the first execution is speculating here
+                raise ValueError("a state that should not be")
+        return x
+
+    found, stats = pd.replay(checked, {"net": net}, tol=0.0, single=True, window=64, strict=True)
+    assert torch.equal(found, plain)
+    assert stats.fallback is None
+
+
+def test_an_error_of_the_programs_own_comes_out():
+    net = Net()
+
+    def failing():
+        loop(net)()
+        raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        pd.replay(failing, {"net": net}, window=64, strict=True)
+    assert "forward" not in vars(net)
+
+
+def test_lost_numbers_come_out_as_from_the_plain_run():
+    net = Net()
+
+    def program():
+        x = torch.ones(2, 6)
+        for step in range(8):
+            x = x - 0.3 * net(x, torch.tensor(step / 8))
+            x = x * float("nan") if step == 3 else x
+        return x
+
+    found, stats = pd.replay(program, {"net": net}, tol=1e-3, strict=True)
+    assert bool(found.isnan().all())
+    assert stats.rounds <= stats.calls
+
+
 def stateful():
     net = Remembers()
     return net, loop(net)

@@ -94,3 +94,27 @@ def test_in_batches_it_is_the_plain_run_to_the_noise_of_batching(name: str) -> N
         found = call(pipe)
     assert np.abs(found - plain).max() <= 20 * floor
     assert running.stats.rounds <= running.stats.calls
+
+
+def test_a_callback_sees_each_step_once_in_order_with_settled_values() -> None:
+    pipe, call = STABLE["sd-ddim"]()
+    seen: list[tuple[int, int, np.ndarray]] = []
+
+    def callback(own: Any, step: int, timestep: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        own.last_seen = step  # callbacks change attributes of their pipeline too
+        seen.append((step, int(timestep), values["latents"].numpy().copy()))
+        return {"latents": values["latents"] * 1.001}
+
+    def run() -> np.ndarray:
+        seen.clear()
+        return call(lambda **settings: pipe(**settings, callback_on_step_end=callback))
+
+    plain_result, plain = run(), list(seen)
+    pipe.last_seen = -1
+    with parallelize(pipe, tol=0.0, single=True, strict=True) as running:
+        found = run()
+    assert running.stats.executions > 1
+    assert [each[:2] for each in seen] == [each[:2] for each in plain]
+    assert all(np.array_equal(mine[2], theirs[2]) for mine, theirs in zip(seen, plain, strict=True))
+    assert np.array_equal(found, plain_result)
+    assert pipe.last_seen == len(seen) - 1

@@ -185,6 +185,9 @@ def _change(now: Any, then: Any) -> float:  # noqa: ANN401
         return 0.0
     if not now.is_floating_point() or now.ndim < 2:
         return float("inf")  # a time, a label, a mask: never nearly the same
+    lost = now.isnan()
+    if bool(lost.any()) and torch.equal(lost, then.isnan()) and torch.equal(now.nan_to_num(), then.nan_to_num()):
+        return 0.0
     dims = tuple(range(1, now.ndim))
     gap = (now.double() - then.double()).square().mean(dims).sqrt()
     size = then.double().square().mean(dims).sqrt()

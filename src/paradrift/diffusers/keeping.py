@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +30,23 @@ class Kept:
         """The value.
 
         Returns:
-            A copy that nobody has changed.
+            Tensors that nobody has changed, in containers that nobody has changed.
         """
         if self.versions is None or any(tensor._version != version for tensor, version in self.versions):
             leaves, structure = pytree.tree_flatten(self.value)
             leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
             self.copy = pytree.tree_unflatten(leaves, structure)
             self.versions = [(leaf, leaf._version) for leaf in leaves if isinstance(leaf, Tensor)]
+        elif not isinstance(self.copy, Tensor) and not dataclasses.is_dataclass(self.copy):
+            # Programs pop from dictionaries and append to lists; torch counts changes of tensors only.
+            self.copy = self._again()
         return self.copy
+
+    def _again(self) -> Any:  # noqa: ANN401
+        """The tensors handed out last time, in new containers."""
+        leaves, structure = pytree.tree_flatten(self.value)
+        tensors = iter(tensor for tensor, _ in self.versions or ())
+        return pytree.tree_unflatten([next(tensors) if isinstance(v, Tensor) else v for v in leaves], structure)
 
 
 def copied(value: Any) -> Any:  # noqa: ANN401

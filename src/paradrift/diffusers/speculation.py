@@ -151,6 +151,10 @@ class Replay:
                         self._last = self._position
                     except _Pause:
                         pass
+                    except Exception as error:
+                        if isinstance(error, Refused) or not self._pending:
+                            raise
+                        self.window = 1  # perhaps it met a speculative value: if not, it comes again, with exact ones
                     random.put_back()
                     attributes.put_back()
                     processors.put_back()
