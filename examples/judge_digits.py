@@ -1,7 +1,7 @@
 """Judge the digits of ``train_digits.py`` with a classifier that never saw the denoiser.
 
-python examples/judge_digits.py classify
-python examples/judge_digits.py evaluate --sampler ddpm --steps 1000 --samples 500
+python examples/train_digits.py classify
+python examples/train_digits.py evaluate --sampler ddpm --steps 1000 --samples 500
 """
 
 from __future__ import annotations

@@ -11,10 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
-
-import paradrift as pd
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -22,6 +18,10 @@ from diffusers import (
     DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
 )
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+import paradrift as pd
 from paradrift.pretrained import MODELS
 
 NO_LABEL = 10

@@ -2,8 +2,8 @@
 
     python examples/train_digits.py measure            # choose an architecture by its cost
     python examples/train_digits.py train              # train, or resume, and export
-    python examples/judge_digits.py classify           # train the independent judge
-    python examples/judge_digits.py evaluate           # class agreement and Frechet distance
+    python examples/train_digits.py classify           # train the independent judge
+    python examples/train_digits.py evaluate           # class agreement and Frechet distance
 
 The denoiser is diffusers' ``DiTTransformer2DModel``, so the exported folder loads with ``from_pretrained`` and needs no
 code from here. Images are float tensors of shape (batch, 1, 28, 28) in [-1, 1] throughout. Without ``--data`` they come
@@ -266,4 +266,7 @@ def median_seconds(model: DiTTransformer2DModel, rows: int, repeats: int) -> flo
 
 
 if __name__ == "__main__":
+    from judge_digits import app as judging  # the independent classifier: its commands are this script's too
+
+    app.registered_commands += judging.registered_commands
     app()

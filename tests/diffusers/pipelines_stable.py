@@ -4,11 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import diffusers as d
 import numpy as np
 import torch
 from torch import Tensor
-
-import diffusers as d
 
 Call = Callable[[Any], np.ndarray]
 Build = Callable[[], tuple[Any, Call]]

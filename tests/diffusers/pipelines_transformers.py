@@ -7,10 +7,9 @@ and its call; a call makes its own generator, so that calling twice does the sam
 from collections.abc import Callable
 from typing import Any
 
+import diffusers as d
 import numpy as np
 import torch
-
-import diffusers as d
 
 Call = Callable[[Any], np.ndarray]
 Builder = Callable[[], tuple[Any, Call]]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel, EulerAncestralDiscreteScheduler
 from torch import nn
 
 import paradrift as pd
-from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel, EulerAncestralDiscreteScheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array", "ignore::FutureWarning")
 
