@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from paradrift.diffusers.calls import Cell, Leaves, Signature
+from paradrift.diffusers.keeping import copied
 from paradrift.errors import ParadriftError
 
 _CLOSE = 3e-5  # rms of a difference over rms, between a batched and a single evaluation in float32
@@ -48,8 +49,8 @@ class Batcher:
             Its flattened outputs and their structure.
         """
         args, kwargs = pytree.tree_unflatten(cell.leaves, cell.signature.structure)
-        outputs, structure = pytree.tree_flatten(self.forward(*_own(args), **_own(kwargs)))
-        owned = [output.clone() if isinstance(output, Tensor) else output for output in outputs]
+        outputs, structure = pytree.tree_flatten(self.forward(*copied(args), **copied(kwargs)))
+        owned = copied(outputs)
         self.known[cell.signature] = (cell.leaves, owned)
         return owned, structure
 
@@ -226,8 +227,3 @@ def _agree(found: Any, expected: Any) -> bool:  # noqa: ANN401
     gap = (found.double() - expected.double()).square().mean().sqrt()
     size = expected.double().square().mean().sqrt()
     return bool(gap <= (_CLOSE if expected.dtype in (torch.float32, torch.float64) else _CLOSE_HALF) * size + 1e-12)
-
-
-def _own(value: Any) -> Any:  # noqa: ANN401
-    """Tensors of a call as copies: modules and pipelines may change them in place."""
-    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)

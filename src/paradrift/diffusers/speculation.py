@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 from paradrift.diffusers.batching import Batcher
 from paradrift.diffusers.calls import Cell, Leaves, Signature, signature
 from paradrift.diffusers.keeping import Kept, copied
+from paradrift.diffusers.patching import Patches
 from paradrift.diffusers.snapshot import Attributes, Processors, Randomness
 from paradrift.diffusers.stepping import StepMemory
 from paradrift.errors import Refused, SpecError
@@ -243,7 +244,7 @@ class Replay:
             if cell.moved() <= self._allowed():
                 answer = cell.answer(leaves)
                 outputs, _ = pytree.tree_flatten(answer)
-                cell.outputs, cell.known = [o.clone() if isinstance(o, Tensor) else o for o in outputs], leaves
+                cell.outputs, cell.known = copied(outputs), leaves
                 self.front = number + 1
                 if self.observe is not None:
                     self.observe(self.front)
@@ -359,31 +360,19 @@ class Replay:
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
-        with_own: list[tuple[Any, str, bool, Any]] = []
-
-        def patch(owner: Any, method: str, replacement: Callable[..., Any]) -> None:  # noqa: ANN401
-            with_own.append((owner, method, method in vars(owner), vars(owner).get(method)))
-            owner.__dict__[method] = replacement
-
-        try:
+        with Patches() as patches:
             for name, module in self.modules.items():
                 original = module.forward
                 self._batchers[name] = Batcher(original, max_rows=self.max_rows, single=self.single)
-                patch(module, "forward", self._forward(name, original))
+                patches.put(module, "forward", self._forward(name, original))
             for owner, method in self.barriers:
-                patch(owner, method, self._barrier(getattr(owner, method)))
+                patches.put(owner, method, self._barrier(getattr(owner, method)))
             self._memories = [StepMemory(each) for each in self.objects if callable(getattr(each, "step", None))]
             for memory in self._memories:
                 replacement = memory.patched(lambda: not self._pending, lambda: Randomness.take(self._generators))
-                patch(memory.scheduler, "step", replacement)
+                patches.put(memory.scheduler, "step", replacement)
             self._hooks = self._count_hooks()
             yield
-        finally:
-            for owner, method, had, before in reversed(with_own):
-                if had:
-                    owner.__dict__[method] = before
-                else:
-                    owner.__dict__.pop(method, None)
 
     def _forward(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)

@@ -106,34 +106,17 @@ def measure(
     positions = torch.arange(len(miss), device=miss.device)[:, None]
     nearest = torch.where(state.rest >= 0, positions, -1).cummax(0).values
     rest = torch.where(nearest >= 0, state.rest.gather(0, nearest.clamp(min=0)), UNSEEN)
-    if not secants:
-        top = torch.full_like(nearest, LEVELS - 1)
-        return Facts(
-            miss=miss,
-            rest=rest,
-            level=top,
-            steepest=torch.zeros_like(miss),
-            broken=broken,
-            nearest=nearest,
-            spoiled=spoiled,
-        )
-    steep = (level.gain[..., None] * (slope - level.p[..., None])).amax(-1)
-    shown = torch.where(steep < 1, level.variance * steep / (1 - steep), torch.inf).clamp(min=variance)
-    steepest = torch.zeros_like(miss)
-    steepest[where] = torch.where(valid.any(-1), shown, 0.0)
-    steepest[history - 1] = torch.maximum(steepest[history - 1], state.steepest)
-    steepest[history - 1 :] = steepest[history - 1 :].cummax(0).values
-    steepest[: history - 1] = 0
-    ladder = torch.log2(torch.where(steepest > 0, steepest / variance, torch.inf)) / 2
-    return Facts(
-        miss=miss,
-        rest=rest,
-        level=ladder.clamp(FLOOR, LEVELS - 1).ceil().long(),
-        steepest=steepest,
-        broken=broken,
-        nearest=nearest,
-        spoiled=spoiled,
-    )
+    steepest, grade = torch.zeros_like(miss), torch.full_like(nearest, LEVELS - 1)
+    if secants:
+        steep = (level.gain[..., None] * (slope - level.p[..., None])).amax(-1)
+        shown = torch.where(steep < 1, level.variance * steep / (1 - steep), torch.inf).clamp(min=variance)
+        steepest[where] = torch.where(valid.any(-1), shown, 0.0)
+        steepest[history - 1] = torch.maximum(steepest[history - 1], state.steepest)
+        steepest[history - 1 :] = steepest[history - 1 :].cummax(0).values
+        steepest[: history - 1] = 0
+        ladder = torch.log2(torch.where(steepest > 0, steepest / variance, torch.inf)) / 2
+        grade = ladder.clamp(FLOOR, LEVELS - 1).ceil().long()
+    return Facts(miss=miss, rest=rest, level=grade, steepest=steepest, broken=broken, nearest=nearest, spoiled=spoiled)
 
 
 def _dot(u: Tensor, v: Tensor, groups: Tensor | None) -> Tensor:
