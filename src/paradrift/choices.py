@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 
 import torch
+import typer
 
 import paradrift as pd
 from paradrift.errors import SpecError
 from paradrift.windows import Window
 
 PI = (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)  # which classes are drawn when none are named
+
+# Options that only the embedded model has a meaning for, and those that only a pipeline has.
+OF_THE_EMBEDDED = ("sampler", "solver", "blocks", "sweeps", "tensors")
+OF_A_PIPELINE = ("prompt", "negative_prompt", "height", "width")
 
 
 class SamplerName(enum.StrEnum):
@@ -182,3 +188,72 @@ def device(text: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise SpecError(f"expected a device of this machine, such as cpu or cuda, found {text!r}") from error
     return found
+
+
+def threads(count: int | None) -> None:
+    """Tell torch how many CPU threads to use.
+
+    Args:
+        count: How many; None: torch's own choice.
+
+    Raises:
+        SpecError: if there are none.
+    """
+    if count is None:
+        return
+    if count < 1:
+        raise SpecError(f"expected at least 1 thread, found --threads {count}")
+    torch.set_num_threads(count)
+
+
+def folder(path: Path) -> None:
+    """Make a folder to write to.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        SpecError: if it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"expected a folder that can be written at {path}, found: {error.strerror}") from error
+
+
+def fitting(context: typer.Context, model: str, *, embedded: bool) -> None:
+    """Refuse options that have no meaning for the model.
+
+    Args:
+        context: The command with the options that were given.
+        model: The model's name.
+        embedded: Whether it is an embedded one.
+
+    Raises:
+        SpecError: for the first of them.
+    """
+    for name in OF_A_PIPELINE if embedded else OF_THE_EMBEDDED:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            why = "which draws classes (see --labels)" if embedded else "a pipeline, which brings its own sampler"
+            option = f"--{name.replace('_', '-')}"
+            raise SpecError(f"expected no {option} with --model {model}, {why}: leave it out")
+
+
+def calls(span: str | None) -> int | None:
+    """How many calls of a pipeline are in flight.
+
+    Args:
+        span: "auto", a width such as "16", or None.
+
+    Returns:
+        The width; None: chosen by the library.
+
+    Raises:
+        SpecError: if it is neither.
+    """
+    if span is None or span.strip().lower() == "auto":
+        return None
+    if not span.strip().isdecimal() or int(span) < 1:
+        raise SpecError(f"expected a window of auto or a width such as 16 for a pipeline, found {span!r}")
+    return int(span)

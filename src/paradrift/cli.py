@@ -10,15 +10,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 
 import paradrift as pd
-from paradrift import choices, citations, plots, report
+from paradrift import choices, citations, cli_bench, cli_pipeline, pipelines, plots, report
 from paradrift.choices import Precision, SamplerName, SolverName
-from paradrift.errors import ParadriftError, SpecError
+from paradrift.errors import ParadriftError
+from paradrift.pipelines import Wish
+from paradrift.pretrained import MODELS
 from paradrift.solution import Solution, Status
+from paradrift.takes import Settings
 
 WHAT, HOW, WHERE, OUTPUT = "What to draw", "How to draw it", "Where it runs", "What is written"
 
@@ -80,36 +82,64 @@ def root(
 
 @app.command()
 def sample(
-    model: Annotated[str, typer.Option(help="Embedded model.", rich_help_panel=WHAT)] = "digits",
+    context: typer.Context,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="digits, the embedded model; or a diffusers pipeline: its folder or hub id.", rich_help_panel=WHAT
+        ),
+    ] = "digits",
+    prompt: Annotated[
+        str | None, typer.Option(help="What a pipeline shall draw, in words.", rich_help_panel=WHAT)
+    ] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What it shall avoid.", rich_help_panel=WHAT)] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Classes, such as 3,1,4,1 (the default).", rich_help_panel=WHAT)
+        str | None, typer.Option(help="Classes; of digits 3,1,4,1 if not given.", rich_help_panel=WHAT)
     ] = None,
     number: Annotated[
         int | None,
-        typer.Option("--number", "-n", help="How many samples; 4 if no class is named.", rich_help_panel=WHAT),
+        typer.Option("--number", "-n", help="How many samples; 4 digits if no class is named.", rich_help_panel=WHAT),
     ] = None,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance; 1: none.", rich_help_panel=WHAT)] = 2.0,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance; 1: none. If not given: 2 for digits, a pipeline's own.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels; a pipeline's own.", rich_help_panel=WHAT)] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels; a pipeline's own.", rich_help_panel=WHAT)] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.", rich_help_panel=WHAT)] = 0,
     sampler: Annotated[
         SamplerName,
         typer.Option(
-            help=f"Sequential method, whose answer is found: {_list(SamplerName)}.", metavar="NAME", rich_help_panel=HOW
+            help=f"Sequential method of digits, whose answer is found: {_list(SamplerName)}.",
+            metavar="NAME",
+            rich_help_panel=HOW,
         ),
     ] = SamplerName.DDPM,
-    steps: Annotated[int, typer.Option(help="Steps of the sampler.", rich_help_panel=HOW)] = 1000,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps of the sampler. If not given: 1000 for digits, a pipeline's own.", rich_help_panel=HOW
+        ),
+    ] = None,
     solver: Annotated[
-        SolverName, typer.Option(help=f"Parallel method: {_list(SolverName)}.", metavar="NAME", rich_help_panel=HOW)
+        SolverName,
+        typer.Option(help=f"Parallel method of digits: {_list(SolverName)}.", metavar="NAME", rich_help_panel=HOW),
     ] = SolverName.DEFAULT,
     window: Annotated[
         str | None,
         typer.Option(
-            help="Rows in flight: auto (the default), whole, a width such as 16, or blocks:4.", rich_help_panel=HOW
+            help="Rows in flight: auto (the default), a width such as 16; of digits also whole or blocks:4.",
+            rich_help_panel=HOW,
         ),
     ] = None,
     tol: Annotated[
         float | None,
         typer.Option(
-            help="Largest error of the samples, in units of the data's standard deviation; 0.01 if not given.",
+            help="Largest error of the samples, in units of the data's standard deviation (of a pipeline: its size, "
+            "not a bound); 0.01 if not given.",
             rich_help_panel=HOW,
         ),
     ] = None,
@@ -124,14 +154,15 @@ def sample(
         int | None, typer.Option(help="CPU threads of torch; its own choice if not given.", rich_help_panel=WHERE)
     ] = None,
     max_rows: Annotated[
-        int | None, typer.Option(help="Most rows in one model call: a cap on memory.", rich_help_panel=WHERE)
+        int | None,
+        typer.Option(help="Most rows (of a pipeline: calls) in one batch: a cap on memory.", rich_help_panel=WHERE),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.", rich_help_panel=OUTPUT)] = Path("out"),
     sequential: Annotated[
         bool, typer.Option(help="Run the sequential sampler too, and compare.", rich_help_panel=OUTPUT)
     ] = True,
     tensors: Annotated[
-        bool, typer.Option("--tensors", help="Write the solution as samples.safetensors too.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--tensors", help="Write digits as samples.safetensors too.", rich_help_panel=OUTPUT)
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of the table.", rich_help_panel=OUTPUT)
@@ -139,17 +170,36 @@ def sample(
 ) -> None:
     """Draw samples sequentially and in parallel, and show both side by side.
 
-    Without options: four digits from the embedded model, DDPM, 1000 steps.
-    Writes samples.png (sequential above parallel) and convergence.png (how the first sample converged).
+    Without options: four digits from the embedded model, DDPM, 1000 steps; writes samples.png (sequential above
+    parallel) and convergence.png (how the first sample converged).
+    With --model and --prompt: any pipeline of diffusers, its own sampler; writes samples.png and each picture.
     """
+    choices.fitting(context, model, embedded=model in MODELS)
+    if model not in MODELS:
+        wish = Wish(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            labels=None if labels is None else choices.labels(labels, number),
+            number=number,
+            guidance=guidance,
+            steps=steps,
+            height=height,
+            width=width,
+            seed=seed,
+        )
+        settings = Settings(tol=1e-2 if tol is None else tol, window=choices.calls(window), max_rows=max_rows)
+        place = choices.device(device)
+        choices.threads(threads)
+        choices.folder(out)
+        pipe = pipelines.load(model, dtype=dtype.dtype, device=place)
+        code = cli_pipeline.sample(pipe, wish, settings, out=out, sequential=sequential, as_json=as_json)
+        raise typer.Exit(code)
+    guidance, steps = 2.0 if guidance is None else guidance, 1000 if steps is None else steps
     classes = choices.labels(labels, number)
     place = choices.device(device)
-    if threads is not None:
-        if threads < 1:
-            raise SpecError(f"expected at least 1 thread, found --threads {threads}")
-        torch.set_num_threads(threads)
+    choices.threads(threads)
     method = choices.solver(solver, span=window, tol=tol, blocks=blocks, sweeps=sweeps)
-    _folder(out)
+    choices.folder(out)
     denoiser = pd.pretrained(
         model, labels=classes, guidance=None if guidance == 1 else guidance, device=place, dtype=dtype.dtype
     )
@@ -204,62 +254,14 @@ def sample(
         raise typer.Exit(130 if interrupted else 1)
 
 
-@app.command()
-def bench(
-    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all if none is named.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the JSON lines.")] = Path("benchmarks/results"),
-    quick: Annotated[bool, typer.Option("--quick", help="Few samples: a check that all of it runs.")] = False,
-    listing: Annotated[bool, typer.Option("--list", help="List the benchmarks and stop.")] = False,
-) -> None:
-    """Run benchmarks; each adds its JSON lines, with machine, versions and git hash, to a file of its own."""
-    from paradrift.bench import records, suites
-
-    console = Console()
-    if listing:
-        for name, suite in suites.SUITES.items():
-            console.print(f"[bold]{name}[/bold]  {(suite.__doc__ or '').splitlines()[0]}")
-        return
-    chosen = names or list(suites.SUITES)
-    for name in chosen:
-        if name not in suites.SUITES:
-            raise SpecError(f"expected a benchmark of {', '.join(suites.SUITES)}, found {name!r}")
-    _folder(out)
-    for name in chosen:
-        console.print(f"[bold]{name}[/bold]")
-        for record in suites.SUITES[name](quick):
-            records.append(out / f"{name}.jsonl", record)
-            console.print(f"  {records.line(record)}", highlight=False, soft_wrap=True)
-
-
-@app.command()
-def plot(
-    files: Annotated[list[Path], typer.Argument(help="Files of JSON lines that `bench` wrote.")],
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("out"),
-) -> None:
-    """Draw measurements: rounds against error, and the error against the tolerance asked for."""
-    from paradrift.bench import plots as pictures
-    from paradrift.bench import records
-
-    found = [record for file in files for record in records.load(file)]
-    _folder(out)
-    pictures.rounds(out / "rounds.png", found)
-    print(out / "rounds.png")
-    if any(record.tol and record.error_worst is not None for record in found):
-        pictures.calibration(out / "calibration.png", found)
-        print(out / "calibration.png")
+app.command()(cli_bench.bench)
+app.command()(cli_bench.plot)
 
 
 @app.command()
 def cite() -> None:
     """Print the sources of the methods as BibTeX."""
     print(citations.SOURCES)
-
-
-def _folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpecError(f"expected a folder that can be written at {path}, found: {error.strerror}") from error
 
 
 if __name__ == "__main__":

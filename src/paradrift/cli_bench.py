@@ -1,0 +1,55 @@
+"""``paradrift bench`` and ``paradrift plot``: measurements, and pictures of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from paradrift import choices
+from paradrift.errors import SpecError
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all if none is named.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the JSON lines.")] = Path("benchmarks/results"),
+    quick: Annotated[bool, typer.Option("--quick", help="Few samples: a check that all of it runs.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the benchmarks and stop.")] = False,
+) -> None:
+    """Run benchmarks; each adds its JSON lines, with machine, versions and git hash, to a file of its own."""
+    from paradrift.bench import records, suites
+
+    console = Console()
+    if listing:
+        for name, suite in suites.SUITES.items():
+            console.print(f"[bold]{name}[/bold]  {(suite.__doc__ or '').splitlines()[0]}")
+        return
+    chosen = names or list(suites.SUITES)
+    for name in chosen:
+        if name not in suites.SUITES:
+            raise SpecError(f"expected a benchmark of {', '.join(suites.SUITES)}, found {name!r}")
+    choices.folder(out)
+    for name in chosen:
+        console.print(f"[bold]{name}[/bold]")
+        for record in suites.SUITES[name](quick):
+            records.append(out / f"{name}.jsonl", record)
+            console.print(f"  {records.line(record)}", highlight=False, soft_wrap=True)
+
+
+def plot(
+    files: Annotated[list[Path], typer.Argument(help="Files of JSON lines that `bench` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("out"),
+) -> None:
+    """Draw measurements: rounds against error, and the error against the tolerance asked for."""
+    from paradrift.bench import plots as pictures
+    from paradrift.bench import records
+
+    found = [record for file in files for record in records.load(file)]
+    choices.folder(out)
+    pictures.rounds(out / "rounds.png", found)
+    print(out / "rounds.png")
+    if any(record.tol and record.error_worst is not None for record in found):
+        pictures.calibration(out / "calibration.png", found)
+        print(out / "calibration.png")
