@@ -5,6 +5,6 @@ from __future__ import annotations
 from paradrift.diffusers.parallelize import Running, parallelize
 from paradrift.diffusers.probe import Probed
 from paradrift.diffusers.replay import replay
-from paradrift.diffusers.speculation import ReplayStats
+from paradrift.diffusers.stats import ReplayStats
 
 __all__ = ["Probed", "ReplayStats", "Running", "parallelize", "replay"]

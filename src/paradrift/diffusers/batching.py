@@ -29,6 +29,7 @@ class Batcher:
         forward: The module's own forward.
         max_rows: Most calls in one batch; None for no limit.
         single: Whether every call is evaluated alone, bit by bit as the program would.
+        fill: Calls that every batch is filled up to (by repeating one): compiled code and CUDA graphs keep their shape.
         ways: For each signature, the way that was found to work; None: none does.
         known: For each signature, a call that was evaluated alone.
     """
@@ -36,8 +37,20 @@ class Batcher:
     forward: Callable[..., Any]
     max_rows: int | None = None
     single: bool = False
+    fill: int | None = None
     ways: dict[Signature, Way | None] = field(default_factory=dict)
     known: dict[Signature, Known] = field(default_factory=dict)
+
+    def size(self, calls: int) -> int:
+        """How large a batch is made of some calls.
+
+        Args:
+            calls: How many there are.
+
+        Returns:
+            Calls in the largest batch.
+        """
+        return self.fill or min(calls, self.max_rows or calls)
 
     def alone(self, cell: Cell) -> tuple[Leaves, Any]:
         """One call by itself.
@@ -68,7 +81,7 @@ class Batcher:
         kind = cells[0].signature
         if self.single or kind not in self.known:
             return [self.alone(cell) for cell in cells]
-        size = self.max_rows or len(cells) + 1
+        size = self.fill or self.max_rows or len(cells) + 1
         found: list[tuple[Leaves, Any]] = []
         if kind not in self.ways:
             self.ways[kind] = None
@@ -83,18 +96,26 @@ class Batcher:
             return [self.alone(cell) for cell in cells]
         for begin in range(len(found), len(cells), size):
             part = cells[begin : begin + size]
-            found += way(self.forward, [c.leaves for c in part], kind) if len(part) > 1 else [self.alone(part[0])]
+            if len(part) == 1:
+                found.append(self.alone(part[0]))
+            else:
+                leaves = self._filled([cell.leaves for cell in part], self.fill)
+                found += way(self.forward, leaves, kind)[: len(part)]
         return found
+
+    def _filled(self, calls: list[Leaves], size: int | None) -> list[Leaves]:
+        return calls + calls[-1:] * ((size or 0) - len(calls))
 
     def _tried(self, way: Way, cells: list[Cell]) -> list[tuple[Leaves, Any]] | None:
         """The calls with a known one behind them: last, so that reading the time of row 0 for all is found out."""
         kind = cells[0].signature
         leaves, expected = self.known[kind]
         try:
-            found = way(self.forward, [*(cell.leaves for cell in cells), leaves], kind)
+            calls = self._filled([cell.leaves for cell in cells], self.fill and self.fill - 1)
+            found = way(self.forward, [*calls, leaves], kind)
         except _FAILURES:
             return None
-        *answers, (check, _) = found
+        answers, (check, _) = found[: len(cells)], found[-1]
         close = len(check) == len(expected) and all(map(_agree, check, expected))
         return answers if close else None
 

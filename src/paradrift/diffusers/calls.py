@@ -7,6 +7,8 @@ the first dimension (samples, guidance halves).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from paradrift.diffusers.keeping import Kept
+from paradrift.diffusers.keeping import Kept, copied
 
 Leaves = list[Any]
+
+RECENT = 16  # calls whose arguments are kept, and among which a donor is looked for
+_DONORS = 8  # of the same signature
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,67 @@ class Signature:
         return self.structure == other.structure and self.shapes == other.shapes
 
 
+def borrow(cells: Sequence[Cell], number: int) -> bool:
+    """Give a call that was not evaluated yet the outputs of the latest call that shares most arguments.
+
+    Args:
+        cells: Calls in their order.
+        number: Number of the call; changed.
+
+    Returns:
+        Whether it has outputs now.
+    """
+    cell = cells[number]
+    if cell.outputs and not cell.borrowed:
+        return True
+    answered = [other for other in cells[max(0, number - RECENT) : number] if other.leaves and other.outputs]
+    donors = [other for other in answered if other.signature is cell.signature]
+    if not donors:  # a second network that takes over: what the first one said is better than nothing
+        donors = [other for other in answered if other.signature.alike(cell.signature)]
+    if donors:
+
+        def shared(other: Cell) -> int:
+            return sum(a is b for a, b in zip(cell.leaves, other.leaves, strict=True))
+
+        best = max(reversed(donors[-_DONORS:]), key=shared)
+        cell.outputs, cell.structure, cell.borrowed = best.outputs, best.structure, True
+        cell.slopes = [None] * len(best.outputs)
+    return bool(cell.outputs)
+
+
+def recognised(leaves: Leaves, known: Leaves | None) -> Leaves:
+    """Arguments, with those that are equal to known ones as the same objects: comparing them later costs nothing.
+
+    Args:
+        leaves: Flattened arguments.
+        known: Others of the same signature, or None.
+
+    Returns:
+        The arguments.
+    """
+    if known is None:
+        return leaves
+    return [
+        then if isinstance(now, Tensor) and now is not then and torch.equal(now, then) else now
+        for now, then in zip(leaves, known, strict=True)
+    ]
+
+
+def lend(cells: Sequence[Cell]) -> None:
+    """Calls that were evaluated only once are taken to be as rough as the last one before (or after) evaluated twice.
+
+    Args:
+        cells: Calls in their order; changed.
+    """
+    for order in (cells, cells[::-1]):
+        known: dict[Signature, list[Tensor | None]] = {}
+        for cell in order:
+            if any(rough is not None for rough in cell.rough):
+                known[cell.signature] = cell.rough
+            else:
+                cell.rough = known.get(cell.signature, [])
+
+
 def signature(module: str, leaves: Leaves, structure: Any) -> Signature:  # noqa: ANN401
     """The signature of a call.
 
@@ -71,6 +137,10 @@ class Cell:
         outputs: Flattened outputs there.
         structure: Structure of the outputs.
         slopes: Secant of each output, shape (rows, 1, ...), or None.
+        rough: For each output, rms of what its slope did not explain between the last two evaluations, over how far
+            the arguments had moved; shape (rows,), or None where that is not known.
+        strayed: How far the arguments at which the call was settled are from where it was evaluated, in all.
+        borrowed: Whether outputs are those of another call, because this one has not been evaluated.
         kept: The outputs to hand out, once the call is settled.
     """
 
@@ -80,6 +150,9 @@ class Cell:
     outputs: Leaves = field(default_factory=list)
     structure: Any = None
     slopes: list[Tensor | None] = field(default_factory=list)
+    rough: list[Tensor | None] = field(default_factory=list)
+    strayed: float = 0.0
+    borrowed: bool = False
     kept: Kept | None = None
 
     def moved(self) -> float:
@@ -100,19 +173,49 @@ class Cell:
             structure: Their structure.
             secant: Whether to learn slopes.
         """
-        before, then = self.outputs, self.known
-        if secant and then is not None and len(before) == len(outputs):
-            self.slopes = [
-                _slope(now, old, self.leaves, then, kept)
-                for now, old, kept in zip(outputs, before, self.slopes or [None] * len(outputs), strict=True)
-            ]
-        elif len(self.slopes) != len(outputs):
+        before, then, moved = self.outputs, self.known, self.moved()
+        if len(self.slopes) != len(outputs):
             self.slopes = [None] * len(outputs)
+        if not self.strayed and then is not None and len(before) == len(outputs) and 0 < moved < math.inf:
+            learned = [
+                _learned(now, old, self.leaves, then, slope, secant)
+                for now, old, slope in zip(outputs, before, self.slopes, strict=True)
+            ]
+            self.slopes = [slope for slope, _ in learned]
+            self.rough = [None if left is None else left / moved for _, left in learned]
         self.known, self.outputs, self.structure = self.leaves, outputs, structure
+        self.strayed, self.borrowed = 0.0, False
+
+    def settle(self) -> Any:  # noqa: ANN401
+        """Accept the surrogate at the current arguments as the answer, and remember what it may be off by.
+
+        Returns:
+            The answer, owned by the caller.
+        """
+        moved, answer = self.moved(), self.answer(self.leaves)
+        if moved > 0:
+            self.outputs, self.known = copied(pytree.tree_leaves(answer)), self.leaves
+            self.strayed += moved
+        return answer
+
+    def debts(self, moved: float = 0.0) -> list[Tensor | None]:
+        """What each output is off by.
+
+        Args:
+            moved: How far the arguments are from where the call was settled.
+
+        Returns:
+            Rms of each row, shape (rows,); infinite where nothing is known; None: nothing.
+        """
+        away = self.strayed + moved
+        if away == 0:
+            return [None] * len(self.outputs)
+        rough = self.rough or [None] * len(self.outputs)
+        return [_debt(output, each, away) for output, each in zip(self.outputs, rough, strict=True)]
 
     def forget(self) -> None:
         """Keep the outputs alone."""
-        self.leaves, self.known, self.slopes = [], None, [None] * len(self.outputs)
+        self.leaves, self.known = [], None
 
     def settled(self) -> Kept:
         """The outputs where the call was last evaluated, to be handed out from now on.
@@ -162,15 +265,36 @@ def state_of(output: Any, leaves: Leaves) -> int | None:  # noqa: ANN401
     return None
 
 
-def _slope(now: Any, old: Any, leaves: Leaves, then: Leaves, kept: Tensor | None) -> Tensor | None:  # noqa: ANN401
-    at = state_of(now, leaves)
-    if at is None or not isinstance(old, Tensor) or old.shape != now.shape:
-        return None
+def _learned(
+    now: Any,  # noqa: ANN401
+    old: Any,  # noqa: ANN401
+    leaves: Leaves,
+    then: Leaves,
+    kept: Tensor | None,
+    secant: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """The secant of an output between two evaluations, and the rms of what it leaves unexplained in each row."""
+    if not isinstance(now, Tensor) or not isinstance(old, Tensor) or old.shape != now.shape or now.ndim < 1:
+        return None, None
+    if not now.is_floating_point():
+        return None, None
     dims = tuple(range(1, now.ndim))
-    dx, df = (leaves[at] - then[at]).double(), (now - old).double()
-    secant = (dx * df).sum(dims, keepdim=True) / (dx * dx).sum(dims, keepdim=True)
-    otherwise = torch.zeros_like(secant) if kept is None else kept.double()
-    return torch.where(torch.isfinite(secant), secant, otherwise).to(torch.float32)
+    left, at = now.double() - old.double(), state_of(now, leaves) if secant else None
+    if at is None:
+        return None, left.square().mean(dims).sqrt() if dims else left.abs()
+    dx = leaves[at].double() - then[at].double()
+    slope = (dx * left).sum(dims, keepdim=True) / (dx * dx).sum(dims, keepdim=True)
+    otherwise = torch.zeros_like(slope) if kept is None else kept.double()
+    slope = torch.where(torch.isfinite(slope), slope, otherwise)
+    return slope.to(torch.float32), (left - slope * dx).square().mean(dims).sqrt()
+
+
+def _debt(output: Any, rough: Tensor | None, away: float) -> Tensor | None:  # noqa: ANN401
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return None
+    if rough is None:
+        return output.new_full(output.shape[:1] if output.ndim else (1,), math.inf, dtype=torch.float64)
+    return rough * away
 
 
 def _change(now: Any, then: Any) -> float:  # noqa: ANN401

@@ -13,8 +13,9 @@ from tqdm.auto import tqdm
 
 from paradrift.diffusers.replay import guarded
 from paradrift.diffusers.snapshot import generators_in
-from paradrift.diffusers.speculation import Replay, ReplayStats
-from paradrift.errors import Refused, SpecError
+from paradrift.diffusers.speculation import Replay
+from paradrift.diffusers.stats import ReplayStats
+from paradrift.errors import SpecError
 
 _TIMES = frozenset(("timestep", "timesteps", "timestep_ratio", "t"))
 _METHODS = ("forward", "encode", "decode", "generate")
@@ -37,7 +38,7 @@ def parallelize(
     pipe: Any,  # noqa: ANN401 - any pipeline of diffusers
     *,
     tol: float = 1e-3,
-    window: int = 16,
+    window: int | None = None,
     secant: bool = True,
     single: bool = False,
     max_rows: int | None = None,
@@ -97,11 +98,8 @@ def parallelize(
             max_rows=max_rows,
         )
         running.stats = run.stats
-        cached = [name for name, part in modules.items() if getattr(part, "is_cache_enabled", False)]
 
         def program() -> Any:  # noqa: ANN401
-            if cached:
-                raise Refused(f"expected {cached[0]} without a step cache, found one: call disable_cache()")
             return plain.__call__(self, *args, **_watched(self, kwargs, run))
 
         def alone() -> Any:  # noqa: ANN401
@@ -128,7 +126,7 @@ def _one_bar(pipe: Any, run: Replay) -> Iterator[None]:  # noqa: ANN401
     with tqdm(unit="call", desc="settled", disable=own.get("disable", False)) as bar:
 
         def observe(settled: int) -> None:
-            bar.update(settled - bar.n)
+            bar.update(max(0, settled - bar.n))
 
         run.observe = observe
         pipe.set_progress_bar_config(**own | {"disable": True})

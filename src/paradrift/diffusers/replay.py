@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from paradrift.diffusers.speculation import Replay, ReplayStats
+from paradrift.diffusers.speculation import Replay
+from paradrift.diffusers.stats import ReplayStats
 from paradrift.errors import Refused
 
 
@@ -20,7 +21,7 @@ def replay(
     objects: Sequence[Any] = (),
     generators: Sequence[torch.Generator] = (),
     tol: float = 1e-3,
-    window: int = 16,
+    window: int | None = None,
     secant: bool = True,
     single: bool = False,
     max_rows: int | None = None,

@@ -1,12 +1,14 @@
 r"""Speculative replay: any program that calls networks one after the other, parallel in time, unchanged.
 
 The program itself is the recurrence. It is run with its networks replaced: call k is answered with what is known of it,
-the surrogate of :mod:`paradrift.diffusers.calls`, and its arguments are written down. When a window of unsettled calls
-is full, those whose arguments moved are evaluated in one batch, and the program starts again from the top, its random
-states and its objects put back. The first unsettled call has exact arguments, so each execution settles at least one:
-there are never more evaluations in a row than the program has calls. Nothing needs to be known of the program but that
-it can be run again, that its networks are functions of their arguments, and that their calls can be merged; all three
-are checked while it runs.
+the surrogate of :mod:`paradrift.diffusers.calls`, and its arguments are written down, with the arithmetic in between on
+a :mod:`tape <paradrift.diffusers.tape>`. On the tape all calls are settled in a few rounds of batched evaluations; then
+the program starts again from the top, its random states and its objects put back, and every call that comes with the
+arguments of its evaluation is answered with its result. Where there is no tape, one round is made before each start.
+
+The first unsettled call has exact arguments, so each round settles at least one: there are never more rounds than the
+program has calls. Nothing needs to be known of the program but that it can be run again, that its networks are
+functions of their arguments, and that their calls can be merged; all three are checked while it runs.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,44 +25,23 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from paradrift.diffusers.batching import Batcher
-from paradrift.diffusers.calls import Cell, Leaves, Signature, signature
-from paradrift.diffusers.keeping import Kept, copied
+from paradrift.diffusers.calls import RECENT, Cell, Leaves, Signature, borrow, signature
+from paradrift.diffusers.evaluation import Evaluator
+from paradrift.diffusers.guards import Guards, refuse_caches
+from paradrift.diffusers.pace import Pace
 from paradrift.diffusers.patching import Patches
+from paradrift.diffusers.rehearsal import Rehearsal
 from paradrift.diffusers.snapshot import Attributes, Processors, Randomness
-from paradrift.diffusers.stepping import StepMemory
+from paradrift.diffusers.stats import ReplayStats
+from paradrift.diffusers.tape import Tape
+from paradrift.diffusers.visits import Visits
 from paradrift.errors import Refused, SpecError
 
-_DONORS = 8  # latest calls of the same signature among which a new call looks for its guess
-_KEPT = 16  # settled calls whose arguments are kept, to guess from
+FILL = 16  # calls in a batch of one size, where neither max_rows nor the window says
 
 
 class _Pause(BaseException):
     """Unwinds the program; not an Exception, because programs catch those."""
-
-
-@dataclass
-class ReplayStats:
-    """What a run cost.
-
-    Args:
-        rounds: Batches evaluated one after the other.
-        evaluations: Calls evaluated, over all rounds.
-        calls: Calls that the program makes.
-        executions: How often the program was run.
-        seconds: Wall time of everything.
-        model_seconds: Wall time inside the networks.
-        fallback: Why the program was run plainly instead; None if it was not.
-        unbatchable: Networks whose calls could not be merged, and were evaluated one by one.
-    """
-
-    rounds: int = 0
-    evaluations: int = 0
-    calls: int = 0
-    executions: int = 0
-    seconds: float = 0.0
-    model_seconds: float = 0.0
-    fallback: str | None = None
-    unbatchable: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -71,12 +52,13 @@ class Replay:
         modules: The networks, by name.
         objects: Objects whose attributes the program changes, and which are put back before each execution.
         barriers: Methods that must see settled values only, each run once: owner and name of the method.
-        tol: How far arguments may be from where a call was evaluated, rms over rms, times the root of ``steps``.
+        tol: Tolerance of the final result, relative.
         steps: How many steps share the tolerance; read when needed, because programs set their timesteps late.
-        window: Calls beyond the settled ones that are worked on.
+        window: Calls beyond the settled ones that are worked on; None to choose by their cost.
         secant: Whether stale calls are answered with secant slopes, or as they are.
         single: Whether every call is evaluated alone; with tol 0 the program's own bits.
         max_rows: Most calls in one batch.
+        pad: Whether batches are filled up to one size.
         observe: Called with the number of settled calls whenever one is settled.
     """
 
@@ -85,35 +67,39 @@ class Replay:
     barriers: Sequence[tuple[Any, str]] = ()
     tol: float = 1e-3
     steps: Callable[[], int] = lambda: 1
-    window: int = 16
+    window: int | None = None
     secant: bool = True
     single: bool = False
     max_rows: int | None = None
-    observe: Callable[[int], None] | None = None
+    pad: bool = False
+    observe: Callable[[int], None] = lambda settled: None
     stats: ReplayStats = field(default_factory=ReplayStats)
     front: int = 0
+    _pace: Pace = field(init=False)
+    _evaluator: Evaluator = field(init=False)
     _position: int = 0
     _last: int | None = None
     _exact: int | None = None
-    _visits: int = 0
     _inside: bool = False
     _cells: list[Cell] = field(default_factory=list)
     _pending: list[int] = field(default_factory=list)
-    _memory: list[tuple[Kept, Randomness, dict[str, Any]]] = field(default_factory=list)
+    _visits: Visits = field(default_factory=Visits)
     _seen: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
-    _batchers: dict[str, Batcher] = field(default_factory=dict)
     _kinds: dict[Signature, Signature] = field(default_factory=dict)
-    _memories: list[StepMemory] = field(default_factory=list)
-    _hooks: int = 0
     _generators: list[torch.Generator] = field(default_factory=list)
+    _tape: Tape | None = None
+    _taping: bool = True
+    _rehearsed: int = 0
+    _modes: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         if not self.tol >= 0:
             raise SpecError(f"expected a tolerance of at least 0, found {self.tol}")
-        if self.window < 1:
+        if self.window is not None and self.window < 1:
             raise SpecError(f"expected a window of at least 1 call, found {self.window}")
         if not self.modules:
             raise SpecError("expected at least one network to replay, found none: name them with modules={...}")
+        self._pace = Pace(modules=self.modules, window=self.window)
 
     def run(self, program: Callable[[], Any], generators: Sequence[torch.Generator] = ()) -> Any:  # noqa: ANN401
         """Run a program to its end.
@@ -129,6 +115,7 @@ class Replay:
             Refused: if it cannot be replayed.
         """
         begin = time.perf_counter()
+        refuse_caches(self.modules)
         self._generators = list(generators)
         random, before = Randomness.take(generators), Attributes.take(self.objects)
         processors = Processors.take(self.modules.values())
@@ -137,25 +124,24 @@ class Replay:
             with self._patched():
                 attributes = Attributes.take(self.objects)
                 while True:
-                    self._position = self._visits = 0
+                    self._position = self._visits.position = 0
                     self._pending, self._seen = [], {}
-                    for memory in self._memories:
-                        memory.position = 0
                     self.stats.executions += 1
                     try:
-                        result = program()
+                        result = self._execute(program)
                         if not self._pending:
                             done = True
                             return result
-                        # What is pending must be evaluated inside the program, whose settings (attention processors,
-                        # contexts) hold there alone: next time the last call does it.
-                        self._last = self._position
                     except _Pause:
                         pass
                     except Exception as error:
                         if isinstance(error, Refused) or not self._pending:
                             raise
-                        self.window = 1  # perhaps it met a speculative value: if not, it comes again, with exact ones
+                        # Perhaps it met a speculative value: if not, it comes again, with values ever more exact.
+                        if self._taping:
+                            self._give_up_taping(f"the program raised {type(error).__name__} over its first guesses")
+                        else:
+                            self._pace.window = 1
                     random.put_back()
                     attributes.put_back()
                     processors.put_back()
@@ -164,19 +150,16 @@ class Replay:
                 processors.put_back()
                 random.put_back()
                 before.put_back()
-            self.stats.calls = len(self._cells)
-            self.stats.unbatchable = tuple(
-                name for name, batcher in self._batchers.items() if None in batcher.ways.values()
-            )
-            self.stats.seconds = time.perf_counter() - begin
+            self._report(time.perf_counter() - begin)
 
-    def visit(self, call: Callable[[], Any], owner: Any = None, *, skip: bool = False) -> Any:  # noqa: ANN401
+    def visit(self, call: Callable[[], Any], owner: Any = None, *, skip: bool = False, sees: Any = None) -> Any:  # noqa: ANN401
         """Something that must happen once, with settled values: a text encoder, a decoder, a user's callback.
 
         Args:
             call: What to do.
             owner: An object whose attributes it may change, replayed too.
             skip: Whether to leave it out while values are not settled, instead of settling them.
+            sees: What it is given.
 
         Returns:
             What it returned; the same again in later executions.
@@ -186,32 +169,37 @@ class Replay:
         """
         if self._inside:
             return call()
-        if self._visits < len(self._memory):
-            result, random, changed = self._memory[self._visits]
-            self._visits += 1
-            random.put_back()
-            if owner is not None:
-                owner.__dict__.update(changed)
-            return result.hand()
+        if self._visits.again:
+            return self._visits.recall(owner)
         if self._pending:
             if skip:
                 return {}
+            if self._tape is not None:
+                self._tape.finished(pytree.tree_leaves(sees))
             self._flush()
             raise _Pause
-        before = dict(vars(owner)) if owner is not None else {}
         self._inside = True
         try:
-            result = call()
+            return self._visits.make(call, owner, lambda: Randomness.take(self._generators))
         finally:
             self._inside = False
-        after = {} if owner is None else {k: v for k, v in vars(owner).items() if before.get(k, self) is not v}
-        self._memory.append((Kept(copied(result)), Randomness.take(self._generators), after))
-        self._visits += 1
+
+    def _execute(self, program: Callable[[], Any]) -> Any:  # noqa: ANN401
+        try:
+            result = program()
+        finally:
+            self._modes.close()
+        if self._pending:
+            # What is pending must be evaluated inside the program, whose settings (attention processors, contexts)
+            # hold there alone: next time the first pending call does it, or without a tape the last.
+            self._last = self._position
+            if self._tape is not None:
+                self._tape.finished(pytree.tree_leaves(result))
         return result
 
-    def _answer(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _answer(self, name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         if self._inside:
-            return self._batchers[name].forward(*args, **kwargs)
+            return self._evaluator.batchers[name].forward(*args, **kwargs)
         if self._position < self.front - 1:
             self._position += 1
             return self._cells[self._position - 1].settled().hand()
@@ -235,30 +223,103 @@ class Replay:
             self._cells.append(Cell(signature=kind, leaves=leaves))
         cell = self._cells[number]
         cell.leaves = leaves
-        if not self._pending and (cell.known is not None or not self._guess(cell) or self.window == 1):
-            # The first unsettled call: its arguments are exact, and come again.
-            if number == self._exact and cell.moved() > 0:
-                raise self._unrepeatable(number)
-            if cell.known is None or (self.window == 1 and cell.moved() > self._allowed()):
-                self._evaluate([cell])
-            if cell.moved() <= self._allowed():
-                answer = cell.answer(leaves)
-                outputs, _ = pytree.tree_flatten(answer)
-                cell.outputs, cell.known = copied(outputs), leaves
-                self.front = number + 1
-                if self.observe is not None:
-                    self.observe(self.front)
-                if number >= _KEPT:
-                    self._cells[number - _KEPT].forget()
-                return answer
-        if cell.known is None and not cell.outputs and not self._guess(cell):
+        if not self._pending and self._comes_settled(number):
+            return self._settled(number)
+        if not borrow(self._cells, number):
             self._flush()  # nothing to answer with: settle what is before
             raise _Pause
+        return self._speculated(number, raw)
+
+    def _comes_settled(self, number: int) -> bool:
+        """The first unsettled call: its arguments are exact, and come again."""
+        cell, width = self._cells[number], self._width(number)
+        if number == self._exact and cell.moved() > 0:
+            raise self._unrepeatable(number)
+        first = cell.known is None and not borrow(self._cells, number)
+        if first or (width == 1 and cell.moved() > self._allowed()):
+            self._evaluator.round(self._cells, [number], _nowhere)
+        elif number < self._rehearsed and cell.moved() > self._allowed():
+            self._give_up_taping("the program computes other arguments than its tape")
+        return cell.moved() <= self._allowed()
+
+    def _settled(self, number: int) -> Any:  # noqa: ANN401
+        """The next call, with exact arguments close enough to where it was evaluated."""
+        answer = self._cells[number].settle()
+        self.front = number + 1
+        self.observe(max(self.front, self._rehearsed))
+        if number >= RECENT:
+            self._cells[number - RECENT].forget()
+        return answer
+
+    def _speculated(self, number: int, raw: Leaves) -> Any:  # noqa: ANN401
+        """A call whose arguments depend on guesses."""
+        cell, tape = self._cells[number], self._tape
+        if not self._pending:
+            if tape is not None and tape.complete and tape.start == number:  # recorded by an execution that returned
+                self._pending = [number]
+                self._flush()
+                raise _Pause
+            tape = self._tape = self._new_tape(number)
+        elif tape is not None:
+            tape.called(raw, cell.leaves)
         self._pending.append(number)
-        if number + 1 - self.front >= self.window or number + 1 == self._last:
+        ahead = number + 1 - self.front
+        on = tape is not None and tape.broken is None and not tape.full
+        if (not on and ahead >= self._width(self.front)) or (tape is None and number + 1 == self._last):
             self._flush()
             raise _Pause
-        return cell.answer(leaves)
+        answer = cell.answer(cell.leaves)
+        if tape is not None:
+            tape.answered(pytree.tree_leaves(answer))
+            if ahead > RECENT + self._width(self.front):
+                self._cells[number - RECENT].leaves = []  # the tape will say
+        return answer
+
+    def _new_tape(self, number: int) -> Tape | None:
+        if not self._taping:
+            return None
+        tape = Tape(number)
+        self._modes.enter_context(tape)
+        return tape
+
+    def _give_up_taping(self, reason: str) -> None:
+        self._taping, self._tape, self._rehearsed, self.stats.untaped = False, None, 0, reason
+
+    def _flush(self) -> None:
+        """Settle what is pending as far as possible: on the tape, or else by one round."""
+        self._modes.close()
+        self._exact = self._pending[0] if self._pending else None
+        tape, self._tape = self._tape, None
+        if tape is not None and (tape.broken or tape.stale()):
+            self._give_up_taping(tape.broken or "the program changes a constant of its tape in place")
+            tape = None
+        if tape is None:
+            need = [number for number in self._pending if self._cells[number].moved() > self._allowed()]
+            if need:
+                self._evaluator.round(self._cells, need, _nowhere)
+            return
+        tape.wind_up()
+        rehearsal = Rehearsal(
+            tape=tape,
+            cells=self._cells[: tape.end],
+            evaluator=self._evaluator,
+            width=self._width,
+            tol=self.tol,
+            allowed=self._allowed(),
+            observe=self.observe,
+        )
+        self._rehearsed = rehearsal.run()
+        exact = not any(cell.strayed for cell in self._cells[: tape.start])
+        self.stats.error_bound = rehearsal.error if exact and self._rehearsed == len(self._cells) else None
+
+    def _width(self, number: int) -> int:
+        width = self._pace.width(self._cells[number].signature, max(len(self._cells), self.steps()) - number)
+        self.stats.window = max(self.stats.window, width)
+        return width
+
+    def _allowed(self) -> float:
+        """How far arguments may be: errors of many steps add up like independent ones."""
+        return self.tol / max(1, self.steps()) ** 0.5
 
     def _repeated(self, number: int, leaves: Leaves) -> Any:  # noqa: ANN401
         """The last settled call, which must come again with the same arguments."""
@@ -272,29 +333,6 @@ class Replay:
             f"expected the arguments of call {number} again, found others: the program draws from a source that "
             "is not put back (an unseeded generator, a clock); give it a torch.Generator"
         )
-
-    def _allowed(self) -> float:
-        """How far arguments may be: errors of many steps add up like independent ones."""
-        return self.tol / max(1, self.steps()) ** 0.5
-
-    def _guess(self, cell: Cell) -> bool:
-        """Borrow outputs and slopes from the latest call that shares most arguments."""
-        if cell.outputs:
-            return True
-        recent = self._cells[-1 - _KEPT : -1]
-        answered = [other for other in recent if other.leaves and other.outputs]
-        donors = [other for other in answered if other.signature is cell.signature]
-        if not donors:  # a second network that takes over: what the first one said is better than nothing
-            donors = [other for other in answered if other.signature.alike(cell.signature)]
-        if not donors:
-            return False
-
-        def shared(other: Cell) -> int:
-            return sum(a is b for a, b in zip(cell.leaves, other.leaves, strict=True))
-
-        best = max(reversed(donors[-_DONORS:]), key=shared)
-        cell.outputs, cell.structure, cell.slopes = best.outputs, best.structure, [None] * len(best.outputs)
-        return True
 
     def _written(self, raw: Leaves, cell: Cell | None) -> Leaves:
         """Arguments as copies; one copy for what is one object, or equal to what is known already."""
@@ -313,77 +351,45 @@ class Replay:
             written.append(copy)
         return written
 
-    def _flush(self) -> None:
-        """Evaluate what moved, in one round."""
-        self._exact = self._pending[0] if self._pending else None
-        need = [self._cells[number] for number in self._pending if self._cells[number].moved() > self._allowed()]
-        if need:
-            self._evaluate(need)
-
-    def _count_hooks(self) -> int:
-        """Hooks on all parts of the networks."""
-        parts = [part for module in self.modules.values() for part in module.modules()]
-        return sum(len(vars(part)["_forward_hooks"]) + len(vars(part)["_forward_pre_hooks"]) for part in parts)
-
-    def _evaluate(self, cells: list[Cell]) -> None:
-        if self._count_hooks() != self._hooks:
-            raise Refused(
-                "expected no hooks to be set on the networks while the program runs, found some: what they see or "
-                "change would be that of a batch; run the program plainly"
-            )
-        self.stats.rounds += 1
-        self.stats.evaluations += len(cells)
-        begin = time.perf_counter()
-        groups: dict[Any, list[Cell]] = {}
-        for cell in cells:
-            groups.setdefault(cell.signature, []).append(cell)
-        for kind, group in groups.items():
-            batcher = self._batchers[kind.module]
-            found = []
-            if kind not in batcher.known:
-                found.append(batcher.alone(group[0]))
-                if not self.single:
-                    self._check_purity(batcher, group[0], found[0][0])
-            found += batcher.together(group[len(found) :])
-            for cell, (outputs, structure) in zip(group, found, strict=True):
-                cell.take(outputs, structure, self.secant)
-        self.stats.model_seconds += time.perf_counter() - begin
-
-    def _check_purity(self, batcher: Batcher, cell: Cell, outputs: Leaves) -> None:
-        again, _ = batcher.alone(cell)
-        for one, other in zip(outputs, again, strict=True):
-            if isinstance(one, Tensor) and not torch.equal(one.nan_to_num(), other.nan_to_num()):
-                raise Refused(
-                    f"expected {cell.signature.module} to be a function of its arguments, found two answers to one "
-                    "call: it keeps a state or draws noise; put it in eval mode, or turn its cache off"
-                )
+    def _report(self, seconds: float) -> None:
+        stats = self.stats
+        stats.calls, stats.settled, stats.seconds = len(self._cells), self.front, seconds
+        stats.plan, stats.sequential_seconds = self._pace.plan, self._pace.sequential(self._cells)
+        if not any(cell.strayed for cell in self._cells):
+            stats.error_bound = 0.0
+        stats.unbatchable = tuple(
+            name for name, batcher in self._evaluator.batchers.items() if None in batcher.ways.values()
+        )
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
         with Patches() as patches:
+            batchers: dict[str, Batcher] = {}
             for name, module in self.modules.items():
-                original = module.forward
-                self._batchers[name] = Batcher(original, max_rows=self.max_rows, single=self.single)
-                patches.put(module, "forward", self._forward(name, original))
+                own, compiled = patches.forward(module, functools.partial(self._answer, name))
+                batchers[name] = Batcher(own, single=self.single, max_rows=self.max_rows)
+                if (self.pad or compiled) and not self.single:
+                    self._pace.narrowest = batchers[name].fill = self.max_rows or self.window or FILL
             for owner, method in self.barriers:
                 patches.put(owner, method, self._barrier(getattr(owner, method)))
-            self._memories = [StepMemory(each) for each in self.objects if callable(getattr(each, "step", None))]
-            for memory in self._memories:
-                replacement = memory.patched(lambda: not self._pending, lambda: Randomness.take(self._generators))
-                patches.put(memory.scheduler, "step", replacement)
-            self._hooks = self._count_hooks()
+            self._evaluator = Evaluator(
+                batchers=batchers,
+                pace=self._pace,
+                stats=self.stats,
+                secant=self.secant,
+                check=Guards.take(self.modules).check,
+            )
             yield
-
-    def _forward(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            return self._answer(name, args, kwargs)
-
-        return forward
 
     def _barrier(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def method(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            return self.visit(lambda: original(*args, **kwargs))
+            return self.visit(lambda: original(*args, **kwargs), sees=(args, kwargs))
 
         return method
+
+
+def _nowhere(call: int) -> dict[int, tuple[int, int]]:
+    """Without a tape nobody knows where arguments come from."""
+    del call
+    return {}

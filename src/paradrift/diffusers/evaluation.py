@@ -1,0 +1,96 @@
+"""Rounds: calls evaluated together, and the checks that come with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from paradrift.diffusers.batching import Batcher
+from paradrift.diffusers.calls import Cell, Leaves
+from paradrift.diffusers.pace import Pace
+from paradrift.diffusers.stats import ReplayStats
+from paradrift.errors import Refused
+
+Sources = Callable[[int], dict[int, tuple[int, int]]]
+
+
+@dataclass(kw_only=True)
+class Evaluator:
+    """Evaluates calls of several networks.
+
+    Args:
+        batchers: One for each network, by name.
+        pace: Learns what rounds cost.
+        stats: Counts.
+        secant: Whether calls learn slopes.
+        check: Called before each round; raises if the networks are not as they were.
+    """
+
+    batchers: Mapping[str, Batcher]
+    pace: Pace
+    stats: ReplayStats
+    secant: bool
+    check: Callable[[], None]
+
+    def round(self, cells: Sequence[Cell], numbers: Sequence[int], sources: Sources) -> None:
+        """Evaluate some calls, in one round.
+
+        Networks are evaluated in the order in which the program calls them. Where one is given outputs of another as
+        they are (a ControlNet's residuals), it is given those of this round.
+
+        Args:
+            cells: All calls of the program.
+            numbers: Numbers of those to evaluate.
+            sources: Which arguments of a call are outputs of an earlier one.
+        """
+        self.check()
+        self.stats.rounds += 1
+        self.stats.evaluations += len(numbers)
+        begin = time.perf_counter()
+        groups: dict[Any, list[int]] = {}
+        for number in numbers:
+            groups.setdefault(cells[number].signature, []).append(number)
+        fresh: set[int] = set()
+        for group in groups.values():
+            for number in group if fresh else ():
+                for index, (call, place) in sources(number).items():
+                    if call in fresh:
+                        cells[number].leaves = [*cells[number].leaves]
+                        cells[number].leaves[index] = cells[call].outputs[place]
+            self._group([cells[number] for number in group])
+            fresh.update(group)
+        self.stats.model_seconds += time.perf_counter() - begin
+
+    def _group(self, cells: list[Cell]) -> None:
+        batcher = self.batchers[cells[0].signature.module]
+        found: list[tuple[Leaves, Any]] = []
+        if cells[0].signature not in batcher.known:
+            found.append(self._first(batcher, cells[0]))
+        rest = cells[len(found) :]
+        if rest:
+            begin, tried = time.perf_counter(), cells[0].signature in batcher.ways
+            found += batcher.together(rest)
+            if tried or len(rest) == 1:
+                self.pace.measured(cells[0].signature, batcher.size(len(rest)), time.perf_counter() - begin)
+        for cell, (outputs, structure) in zip(cells, found, strict=True):
+            cell.take(outputs, structure, self.secant)
+
+    def _first(self, batcher: Batcher, cell: Cell) -> tuple[Leaves, Any]:
+        """The first call of a kind, alone; and once more, to see whether the network is a function."""
+        found = batcher.alone(cell)
+        if batcher.single:
+            return found
+        begin = time.perf_counter()
+        again, _ = batcher.alone(cell)
+        self.pace.measured(cell.signature, 1, time.perf_counter() - begin)
+        for one, other in zip(found[0], again, strict=True):
+            if isinstance(one, torch.Tensor) and not torch.equal(one.nan_to_num(), other.nan_to_num()):
+                raise Refused(
+                    f"expected {cell.signature.module} to be a function of its arguments, found two answers to one "
+                    "call: it keeps a state or draws noise; put it in eval mode, or turn its cache off"
+                )
+        return found

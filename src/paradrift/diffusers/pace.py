@@ -1,0 +1,110 @@
+"""How many calls to work on at once: the window of a replayed program, from what its rounds have cost so far."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from paradrift.diffusers.calls import Cell, Signature
+from paradrift.planner import MARGIN, cost_of, rounds_of
+
+TRIAL = 4  # calls in the first round, where nothing is known of what a batch costs
+WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
+
+Costs = dict[Signature, dict[int, float]]  # seconds of a round by its calls
+_remembered: weakref.WeakKeyDictionary[nn.Module, dict[int, Costs]] = weakref.WeakKeyDictionary()
+
+
+@dataclass(kw_only=True)
+class Pace:
+    """Chooses the window, round by round.
+
+    Costs are remembered with the network (by its object, shapes and number of threads), so that only the first run of
+    a pipeline has to try.
+
+    Args:
+        modules: The networks, by name.
+        window: A fixed window; None to choose.
+        narrowest: Smallest window that is worth a thought: batches are filled up to it.
+        plan: The last choice, in one sentence.
+    """
+
+    modules: Mapping[str, nn.Module]
+    window: int | None = None
+    narrowest: int = 1
+    plan: str = ""
+
+    def measured(self, kind: Signature, calls: int, seconds: float) -> None:
+        """A round has been timed.
+
+        Args:
+            kind: The calls' signature.
+            calls: How many there were.
+            seconds: How long it took.
+        """
+        known = self._costs(kind)
+        known[calls] = min(seconds, known.get(calls, seconds))
+
+    def sequential(self, cells: Sequence[Cell]) -> float | None:
+        """Predicted time of the networks in the plain run.
+
+        Args:
+            cells: The program's calls.
+
+        Returns:
+            Seconds; None where a single call has not been timed.
+        """
+        total = 0.0
+        for kind, count in Counter(cell.signature for cell in cells).items():
+            known = self._costs(kind)
+            if 1 not in known:
+                return None
+            total += count * known[1]
+        return total
+
+    def width(self, kind: Signature, remaining: int) -> int:
+        """The window to work on now.
+
+        Args:
+            kind: Signature of the first unsettled call.
+            remaining: Calls that are not settled.
+
+        Returns:
+            Calls; 1: none promises to be faster than one call after the other.
+        """
+        if self.window is not None:
+            self.plan = f"window {self.window} as asked"
+            return self.window
+        costs = self._costs(kind)
+        if 1 not in costs or len(costs) == 1:
+            self.plan = f"window {max(TRIAL, self.narrowest)}, to try"
+            return max(TRIAL, self.narrowest)
+        if remaining < TRIAL:
+            return max(1, remaining)
+        plain = remaining * costs[1]
+        widths = [width for width in WIDTHS if self.narrowest <= width <= remaining]
+        seconds = {width: rounds_of(width, remaining) * _predicted(width, costs) for width in widths}
+        best = min(seconds, key=seconds.__getitem__, default=1)
+        if best == 1 or seconds[best] > MARGIN * plain:
+            self.plan = "one call after the other: no window promised to be faster"
+            return 1
+        self.plan = f"window {best}: predicted {plain / seconds[best]:.1f} times faster than plainly"
+        return best
+
+    def _costs(self, kind: Signature) -> dict[int, float]:
+        by_threads = _remembered.setdefault(self.modules[kind.module], {})
+        return by_threads.setdefault(torch.get_num_threads(), {}).setdefault(kind, {})
+
+
+def _predicted(calls: int, costs: dict[int, float]) -> float:
+    """Interpolated; beyond what was measured, on the line through the first and the last."""
+    largest = max(costs)
+    if calls <= largest:
+        return cost_of(calls, costs)
+    slope = max(0.0, (costs[largest] - costs[1]) / (largest - 1))
+    return costs[largest] + slope * (calls - largest)
