@@ -45,7 +45,8 @@ def compared(example, capsys):
         ways = [(int(found[1]), int(found[2]), float(found[5])) for found in lines]
         assert ways
         for rounds, calls, error in ways:
-            assert 1 <= rounds < calls
+            assert 1 <= rounds <= calls
+            assert rounds < calls or "--window" not in arguments  # the planner may find it best to wait for each call
             assert error <= 10 * TOL
         return ways
 
