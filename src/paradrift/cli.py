@@ -89,12 +89,10 @@ def sample(
             help="digits, the embedded model; or a diffusers pipeline: its folder or hub id.", rich_help_panel=WHAT
         ),
     ] = "digits",
-    prompt: Annotated[
-        str | None, typer.Option(help="What a pipeline shall draw, in words.", rich_help_panel=WHAT)
-    ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What it shall avoid.", rich_help_panel=WHAT)] = None,
+    prompt: Annotated[str | None, typer.Option(help="What a pipeline draws, in words.", rich_help_panel=WHAT)] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What a pipeline avoids.", rich_help_panel=WHAT)] = None,
     labels: Annotated[
-        str | None, typer.Option(help="Classes; of digits 3,1,4,1 if not given.", rich_help_panel=WHAT)
+        str | None, typer.Option(help="Classes, such as 3,1,4,1 (the default of digits).", rich_help_panel=WHAT)
     ] = None,
     number: Annotated[
         int | None,
@@ -103,12 +101,16 @@ def sample(
     guidance: Annotated[
         float | None,
         typer.Option(
-            help="Classifier-free guidance; 1: none. If not given: 2 for digits, a pipeline's own.",
+            help="Classifier-free guidance; 1: none. If not given: 2 for digits, or the pipeline's own.",
             rich_help_panel=WHAT,
         ),
     ] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels; a pipeline's own.", rich_help_panel=WHAT)] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels; a pipeline's own.", rich_help_panel=WHAT)] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Of a pipeline's pictures, in pixels.", rich_help_panel=WHAT)
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Of a pipeline's pictures, in pixels.", rich_help_panel=WHAT)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.", rich_help_panel=WHAT)] = 0,
     sampler: Annotated[
         SamplerName,
@@ -121,7 +123,7 @@ def sample(
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Steps of the sampler. If not given: 1000 for digits, a pipeline's own.", rich_help_panel=HOW
+            help="Steps of the sampler. If not given: 1000 for digits, or the pipeline's own.", rich_help_panel=HOW
         ),
     ] = None,
     solver: Annotated[

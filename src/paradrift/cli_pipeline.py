@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def sample(
         screen = Console()
         screen.print(_table(shown, away))
         screen.print(_outcome(shown), highlight=False, markup=False, soft_wrap=True)
-        screen.print(f"Pictures: {', '.join(map(str, written))}", highlight=False, markup=False, soft_wrap=True)
+        files = dict.fromkeys(re.sub(r"-\d+\.png$", "-*.png", str(path)) for path in written)
+        screen.print(f"Pictures: {', '.join(files)}", highlight=False, markup=False, soft_wrap=True)
     if not np.isfinite(answer.pictures).all():
         Console(stderr=True).print(
             "paradrift: the pictures hold values that are not finite: try --dtype float32 or --dtype bfloat16",
@@ -84,21 +86,24 @@ def sample(
 
 
 def _table(shown: Sequence[Take], away: Array | None) -> Table:
-    """The runs side by side; the parallel one, the last, counts the calls of both."""
+    """The runs side by side."""
     result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
     result.add_column("", no_wrap=True)
     for name in ("seconds", "rounds", "evaluations", "calls", "error\nmeasured"):
         result.add_column(name, justify="right", no_wrap=True)
-    counted = shown[-1].stats
     for take in shown:
-        counts = ["", "", ""]  # unknown where the run was plain after all
-        if counted is not None and counted.fallback is None:
-            counts = [f"{counted.calls}"] * 3
-            if take.stats is not None:
-                counts[:2] = f"{counted.rounds}", f"{counted.evaluations}"
+        counts = [f"{count}" for count in _counts(take, shown[-1])] or [""] * 3
         error = "" if away is None or take is not shown[-1] else _error(away)
         result.add_row(take.name, f"{take.seconds:.2f}", *counts, error)
     return result
+
+
+def _counts(take: Take, last: Take) -> tuple[int, ...]:
+    """Rounds, evaluations and calls; the parallel run, the last, counts the calls of both, if it was one."""
+    if last.stats is None or last.stats.fallback is not None:
+        return ()
+    calls = last.stats.calls
+    return (calls,) * 3 if take.stats is None else (take.stats.rounds, take.stats.evaluations, calls)
 
 
 def _error(away: Array) -> str:
@@ -191,7 +196,8 @@ def sheet(path: Path, shown: Sequence[Take], labels: Sequence[int] | None) -> Pa
     for line, cells in enumerate(lines):
         for position, take in enumerate(shown):
             row = axes[line * len(shown) + position]
-            caption = f"{take.name}\n{take.seconds:.2f} s"
+            rounds = "".join(f"\n{count} rounds" for count in _counts(take, shown[-1])[:1])
+            caption = f"{take.name}{rounds}\n{take.seconds:.2f} s"
             row[0].text(-0.06, 0.5, caption, transform=row[0].transAxes, ha="right", va="center", fontsize=9)
             for panel, (number, frame) in zip(row, cells, strict=False):
                 image = np.nan_to_num(take.pictures[number, frame]).clip(0, 1)

@@ -246,6 +246,23 @@ def test_a_small_tolerance_gives_a_small_error(noise_to_picture, tmp_path, capsy
     assert json.loads(capsys.readouterr().out)["runs"][1]["error_measured"][0] < 2e-5
 
 
+@pytest.mark.parametrize(("words", "most"), [(["--window", 6], 7), (["--window", 6, "--max-rows", 3], 3)])
+def test_the_window_and_the_largest_batch_are_what_was_asked(
+    noise_to_picture, tmp_path, monkeypatch, capsys, words, most
+):
+    original, rows = d.UNet2DModel.forward, []
+
+    @functools.wraps(original)
+    def counted(self, sample, *args, **kwargs):
+        rows.append(len(sample))
+        return original(self, sample, *args, **kwargs)
+
+    monkeypatch.setattr(d.UNet2DModel, "forward", counted)
+    assert run("--model", noise_to_picture, "--steps", 20, "--out", tmp_path, *words, "--json") == 0
+    assert most - 1 <= max(rows) <= most  # a batch that is tried first has a known call with it
+    assert json.loads(capsys.readouterr().out)["runs"][1]["stats"]["calls"] == 20
+
+
 def test_without_the_plain_run_there_is_nothing_to_compare(noise_to_picture, tmp_path, capsys):
     assert run("--model", noise_to_picture, "--steps", 6, "--no-sequential", "--out", tmp_path) == 0
     text = capsys.readouterr().out
