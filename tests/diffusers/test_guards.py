@@ -11,7 +11,7 @@ from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.models import attention_processor as processors
 from torch import nn
 
-from paradrift.diffusers.guards import Guards, refuse_caches
+from paradrift.diffusers.guards import Guards, refuse_caches, settings
 from paradrift.errors import Refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array", "ignore::FutureWarning")
@@ -380,3 +380,49 @@ def test_skipped_layers_are_found_when_they_come_and_kept_when_they_were_there()
         guards.check()
     refuse_caches({"transformer": net})
     Guards.take({"transformer": net}).check()
+
+
+def scaled_adapter(net):
+    net.mid_block.attentions[0].transformer_blocks[0].attn2.processor.scale[0] = 0.0
+
+
+def scaled_plain_processor(net):
+    net.mid_block.attentions[0].transformer_blocks[0].attn1.processor.strength = 0.5
+
+
+def scaled_layer(net):
+    net.mid_block.resnets[0].scaling["mine"] = 0.5
+
+
+def other_weights(net):
+    net.conv_in.weight.mul_(2.0)
+
+
+def other_layer(net):
+    net.conv_out = nn.Conv2d(8, 4, 3, padding=1)
+
+
+def trained(net):
+    net.mid_block.train()
+
+
+@pytest.mark.parametrize(
+    "act", [scaled_adapter, scaled_plain_processor, scaled_layer, other_weights, other_layer, trained]
+)
+@torch.no_grad()
+def test_settings_tell_when_a_network_was_changed(act):
+    net = unet()
+    attention = net.mid_block.attentions[0].transformer_blocks[0]
+    attention.attn1.set_processor(Foreign())
+    attention.attn1.processor.strength = 1.0
+    attention.attn2.set_processor(processors.IPAdapterAttnProcessor(16, 8, scale=1.0))
+    net.mid_block.resnets[0].scaling = {"mine": 1.0}  # as layers of adapters have it
+    arguments = torch.zeros(1, 4, 8, 8), torch.tensor(1), torch.zeros(1, 2, 8)
+    before = settings({"unet": net})
+    if act is not scaled_adapter:  # whose processor wants pictures too
+        attention.attn2.set_processor(processors.AttnProcessor())
+        before = settings({"unet": net})
+        net(*arguments)
+        assert settings({"unet": net}) == before, "evaluating it changes nothing"
+    act(net)
+    assert settings({"unet": net}) != before

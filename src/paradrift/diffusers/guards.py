@@ -36,6 +36,7 @@ _PLACES = (  # of hooks that move or cast weights and inputs, call by call: they
     "lazy_prefetch",
     "peft_",
 )
+_TORCH = frozenset(vars(nn.Module())) - {"training"}  # attributes that every module has
 _REMEDY = "what it sees or changes would be that of a batch; run the program plainly, or without what sets it"
 
 
@@ -175,6 +176,43 @@ def refuse_caches(modules: Mapping[str, nn.Module]) -> None:
                     f"expected {name} without a step cache, found one: call disable_cache(), or, if it was applied by "
                     f"hand, take off the hook {hook!r} of its HookRegistry"
                 )
+
+
+def settings(modules: Mapping[str, nn.Module]) -> list[Any]:
+    """What the answers of networks depend on beside their arguments, as far as programs change it between calls.
+
+    A user's callback may set the scale of an adapter, or weights: what was evaluated ahead of it is then worth nothing.
+
+    Args:
+        modules: The networks, by name.
+
+    Returns:
+        Numbers, words and containers of them on every part and attention processor, and the versions of all tensors;
+        equal as long as nothing was changed.
+    """
+    found: list[Any] = []
+    for _, part in _parts(modules):
+        kept = vars(part)
+        for tensor in (*kept["_parameters"].values(), *kept["_buffers"].values()):
+            found.append(_plain(tensor))
+        found += map(id, kept["_modules"].values())
+        found += [_plain(value) for key, value in kept.items() if key not in _TORCH]
+        processor = kept.get("processor")
+        if hasattr(processor, "__dict__"):
+            found += map(_plain, vars(processor).values())
+    return found
+
+
+def _plain(value: Any, depth: int = 2) -> Any:  # noqa: ANN401
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, torch.Tensor):
+        return id(value), 0 if value.is_inference() else value._version
+    if depth and isinstance(value, dict):
+        return [(key, _plain(item, depth - 1)) for key, item in value.items()]
+    if depth and isinstance(value, list | tuple):
+        return [_plain(item, depth - 1) for item in value]
+    return id(value)
 
 
 def _parts(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
