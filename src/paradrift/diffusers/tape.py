@@ -12,18 +12,18 @@ place that are older than the last call, programs whose control flow depends on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
 
 from paradrift.diffusers.calls import Leaves
 
 BYTES = 2**30  # of constants; a tape that needs more is cut there
+_MARK = "_paradrift_slot"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Tape(TorchDispatchMode):
         self.complete = False
         self.result: list[Slot] = []
         self._segments: list[_Segment] = []
-        self._slots = WeakIdKeyDictionary()  # tensor -> slot
+        self._token = object()  # of this tape, in the tensors that are on it
         self._birth: dict[int, int] = {}  # slot -> number of segments when its memory was made
         self._storage: dict[int, int] = {}  # slot -> address of its memory
         self._sources: dict[int, tuple[int, int]] = {}  # slot of an answer -> its call and place
@@ -120,7 +120,7 @@ class Tape(TorchDispatchMode):
         """
         call, segment = self.end, _Segment(answers=())
         self._segments.append(segment)
-        segment.answers = tuple(self._bear(output) if isinstance(output, Tensor) else None for output in outputs)
+        segment.answers = tuple(self._bear(v).number if isinstance(v, Tensor) else None for v in outputs)
         for place, slot in enumerate(segment.answers):
             if slot is not None:
                 self._sources[slot] = (call, place)
@@ -135,9 +135,9 @@ class Tape(TorchDispatchMode):
         """
         self._recording = False
         if self._segments:
+            slots = [self._slot(leaf) if isinstance(leaf, Tensor) else None for leaf in raw]
             self._segments[-1].arguments = [
-                Slot(self._slots[leaf]) if isinstance(leaf, Tensor) and leaf in self._slots else copy
-                for leaf, copy in zip(raw, written, strict=True)
+                copy if slot is None else slot for slot, copy in zip(slots, written, strict=True)
             ]
 
     def finished(self, leaves: Leaves) -> None:
@@ -147,8 +147,8 @@ class Tape(TorchDispatchMode):
             leaves: What it hands to the decoder, or returns.
         """
         self._recording, self.complete = False, True
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf in self._slots]
-        self.result = [Slot(self._slots[leaf]) for leaf in tensors if leaf.is_floating_point() and leaf.ndim >= 2]
+        states = [v for v in leaves if isinstance(v, Tensor) and v.is_floating_point() and v.ndim >= 2]
+        self.result = [slot for slot in map(self._slot, states) if slot is not None]
         if not self.result and self._newest is not None:  # pictures, say, which are no tensors any more
             self.result = [self._newest]
         if self._segments:
@@ -222,59 +222,66 @@ class Tape(TorchDispatchMode):
         """Torch's own hook: every tensor operation while the mode is on."""
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
-        if self._recording:
+        if self._recording and (self._depends(args) or self._depends(kwargs.values())):
             self._record(func, args, kwargs, found)
         return found
 
+    def _slot(self, value: Tensor) -> Slot | None:
+        """Where a tensor stands on this tape: written into the tensor itself, so that it lives as long as that."""
+        token, slot = getattr(value, _MARK, (None, None))
+        return slot if token is self._token else None
+
+    def _depends(self, arguments: Iterable[Any]) -> bool:
+        for argument in arguments:
+            if isinstance(argument, Tensor):
+                if self._slot(argument) is not None:
+                    return True
+            elif isinstance(argument, list | tuple) and self._depends(argument):
+                return True
+        return False
+
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], found: Any) -> None:  # noqa: ANN401
         written = tuple(self._written(argument) for argument in args)
-        named = [self._written(value) for value in kwargs.values()]
-        used = _numbers(written)
-        if not used and not _numbers(named):
-            return
         mutable = func._schema.is_mutable
-        if _numbers(named) or (mutable and any(isinstance(value, Tensor) for value in named)):
+        if any(isinstance(value, Tensor) for value in kwargs.values()):
             self._break(f"{func} was given a tensor by name")
         elif mutable and self._birth.get(getattr(written[0], "number", -1)) != len(self._segments):
             self._break(f"{func} changes a tensor in place that is older than the last call")
         elif torch.Tag.nondeterministic_seeded in func.tags:
             if mutable:  # fresh numbers into memory of the tape: those of this time
-                self._append(torch.ops.aten.copy_.default, (written[0], found.clone()), {}, (found,), used)
+                self._append(torch.ops.aten.copy_.default, (written[0], found.clone()), {}, (found,))
             # otherwise (randn_like) it depends on the shape alone, and is a constant
         else:
             results = found if isinstance(found, tuple | list) else (found,)
             if all(isinstance(value, Tensor) for value in results):
-                self._append(func, written, kwargs, results, used)
+                self._append(func, written, kwargs, results)
             else:
                 self._break(f"{func} reads a value out of a tensor")
 
     def _append(
-        self,
-        func: Callable[..., Any],
-        written: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        results: Sequence[Tensor],
-        used: list[int],
+        self, func: Callable[..., Any], written: tuple[Any, ...], kwargs: dict[str, Any], results: Sequence[Tensor]
     ) -> None:
-        slots = tuple(self._slots[value] if value in self._slots else self._bear(value, used) for value in results)
+        used = _numbers(written)
+        slots = tuple((self._slot(value) or self._bear(value, used)).number for value in results)
         for argument in written:
             self._keep(argument)
         self._segments[-1].operations.append(_Operation(func, written, kwargs, slots))
 
-    def _bear(self, value: Tensor, used: Sequence[int] = ()) -> int:
+    def _bear(self, value: Tensor, used: Sequence[int] = ()) -> Slot:
         """A slot for a new tensor; a view is as old as the memory that it shows."""
-        slot, self._born = self._born, self._born + 1
+        slot, self._born = Slot(self._born), self._born + 1
         storage = value.untyped_storage().data_ptr()
         older = [self._birth[one] for one in used if self._storage.get(one) == storage]
-        self._slots[value], self._storage[slot] = slot, storage
-        self._birth[slot] = min(older, default=len(self._segments))
+        setattr(value, _MARK, (self._token, slot))
+        self._storage[slot.number] = storage
+        self._birth[slot.number] = min(older, default=len(self._segments))
         if value.is_floating_point() and value.ndim >= 2:
-            self._newest = Slot(slot)
+            self._newest = slot
         return slot
 
     def _written(self, argument: Any) -> Any:  # noqa: ANN401
         if isinstance(argument, Tensor):
-            return Slot(self._slots[argument]) if argument in self._slots else argument
+            return self._slot(argument) or argument
         if isinstance(argument, list | tuple) and any(isinstance(item, Tensor) for item in argument):
             return [self._written(item) for item in argument]
         return argument
