@@ -506,6 +506,17 @@ def with_words() -> tuple[Any, Call]:
     return _finished(pipe), call
 
 
+class Scaled(nn.Module):
+    """A layer with a strength, like an adapter's."""
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base, self.strength = base, 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) * self.strength
+
+
 MORE: dict[str, Build] = {
     "modular-sdxl": partial(_modular, partial(d.ClassifierFreeGuidance, guidance_scale=5.0)),
     "modular-sdxl-momentum": partial(
