@@ -69,7 +69,7 @@ def sample(
             "seed": wish.seed,
             **dataclasses.asdict(settings),
         }
-        print(json.dumps(_plain(shown, away, asked, written)))
+        print(json.dumps(plain(shown, away, asked, written)))
     else:
         screen = Console()
         screen.print(_table(shown, away))
@@ -89,12 +89,14 @@ def _table(shown: Sequence[Take], away: Array | None) -> Table:
     """The runs side by side."""
     result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
     result.add_column("", no_wrap=True)
-    for name in ("seconds", "rounds", "evaluations", "calls", "error\nmeasured"):
+    for name in ("seconds", "rounds", "evaluations", "calls", "error\nestimated", "error\nmeasured"):
         result.add_column(name, justify="right", no_wrap=True)
     for take in shown:
         counts = [f"{count}" for count in _counts(take, shown[-1])] or [""] * 3
-        error = "" if away is None or take is not shown[-1] else _error(away)
-        result.add_row(take.name, f"{take.seconds:.2f}", *counts, error)
+        last = take is shown[-1]
+        estimated = number(take.stats.error_bound) if take.stats is not None and counts[0] else ""
+        measured = "" if away is None or not last else number(float(away.max()))
+        result.add_row(take.name, f"{take.seconds:.2f}", *counts, estimated, measured)
     return result
 
 
@@ -106,9 +108,16 @@ def _counts(take: Take, last: Take) -> tuple[int, ...]:
     return (calls,) * 3 if take.stats is None else (take.stats.rounds, take.stats.evaluations, calls)
 
 
-def _error(away: Array) -> str:
-    worst = float(away.max())
-    return "unknown" if not np.isfinite(worst) else ("0" if worst == 0 else f"{worst:.1e}")
+def number(worst: float | None) -> str:
+    """An error in words.
+
+    Args:
+        worst: The error; None or not finite where nothing is known.
+
+    Returns:
+        Two digits.
+    """
+    return "unknown" if worst is None or not np.isfinite(worst) else ("0" if worst == 0 else f"{worst:.1e}")
 
 
 def _outcome(shown: Sequence[Take]) -> str:
@@ -117,29 +126,45 @@ def _outcome(shown: Sequence[Take]) -> str:
     if stats is None or stats.fallback is not None:
         return f"Run plainly, not in parallel: {None if stats is None else stats.fallback}."
     text = f"{stats.rounds} rounds where the plain run makes {stats.calls} calls, one after the other"
-    if len(shown) > 1 and parallel.seconds > 0:
-        ratio = shown[0].seconds / parallel.seconds
+    plainly = shown[0].seconds if len(shown) > 1 else stats.sequential_seconds
+    if plainly is not None and parallel.seconds > 0:
+        ratio = plainly / parallel.seconds
         text += f"; {ratio:.1f} times faster" if ratio >= 1 else f"; {1 / ratio:.1f} times slower"
+        text += "" if len(shown) > 1 else " than its networks' predicted time"
     if stats.unbatchable:
         text += f"; calls of {', '.join(stats.unbatchable)} could not be merged and were evaluated one by one"
-    return f"{text}."
+    return f"{text}. Choice: {stats.plan}." if stats.plan else f"{text}."
 
 
-def _plain(
+def plain(
     shown: Sequence[Take], away: Array | None, asked: Mapping[str, Any], written: Sequence[Path]
 ) -> dict[str, Any]:
-    """The same as plain values for JSON; what is unknown is null."""
-    errors = None if away is None else [value if np.isfinite(value) else None for value in away.tolist()]
+    """The same as plain values for JSON; what is unknown is null.
+
+    Args:
+        shown: The runs.
+        away: Error of each sample of the last one, shape (S,), if measured.
+        asked: What was asked for.
+        written: The pictures.
+
+    Returns:
+        Settings, runs and files.
+    """
+    errors = None if away is None else [_known(value) for value in away.tolist()]
     runs = [
         {
             "name": take.name,
             "seconds": take.seconds,
-            "stats": None if take.stats is None else dataclasses.asdict(take.stats),
+            "stats": None if take.stats is None else {k: _known(v) for k, v in dataclasses.asdict(take.stats).items()},
             "error_measured": errors if take is shown[-1] else None,
         }
         for take in shown
     ]
     return {"settings": dict(asked), "runs": runs, "pictures": [str(path) for path in written]}
+
+
+def _known(value: Any) -> Any:  # noqa: ANN401 - a number, a word, ...
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def pictures(out: Path, take: Take) -> list[Path]:

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -165,9 +166,24 @@ def assert_drawn(path: Path, size: tuple[int, int] = (SIZE, SIZE)) -> None:
 
 def test_a_prompt_is_drawn_plainly_and_in_parallel(words_to_picture, tmp_path, capsys):
     words = ("--model", words_to_picture, "--prompt", "a red cat", "--negative-prompt", "dog", "-n", 2, "--seed", 3)
-    assert run(*words, "--steps", 12, "--guidance", 4, "--tol", 1e-3, "--out", tmp_path) == 0
-    text = capsys.readouterr().out
-    for word in ("sequential", "parallel", "seconds", "rounds", "evaluations", "calls", "error", "12 calls"):
+    how = ("--steps", 12, "--guidance", 4, "--tol", 1e-3, "--window", 8)
+    assert run(*words, *how, "--out", tmp_path) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Choice: window 8 as asked. Pictures: " in text
+    assert re.search(
+        r"sequential [\d.]+ 12 12 12 parallel [\d.]+ \d+ \d+ 12 \d\.\de-\d\d \d\.\de-\d\d 1?\d rounds", text
+    )
+    for word in (
+        "sequential",
+        "parallel",
+        "seconds",
+        "rounds",
+        "evaluations",
+        "calls",
+        "estimated",
+        "measured",
+        "12 calls",
+    ):
         assert word in text
     assert {path.name for path in tmp_path.iterdir()} == {
         "samples.png",
@@ -210,6 +226,8 @@ def test_json_says_what_was_asked_and_what_it_cost(noise_to_picture, tmp_path, c
     assert parallel["stats"]["calls"] == 10
     assert parallel["stats"]["rounds"] < 10
     assert parallel["stats"]["fallback"] is None
+    assert parallel["stats"]["window"] == 8
+    assert parallel["stats"]["plan"] == "window 8 as asked"
     assert len(parallel["error_measured"]) == 2
     assert 0 < max(parallel["error_measured"]) < 0.02
     assert min(run["seconds"] for run in found["runs"]) > 0
@@ -267,18 +285,19 @@ def test_without_the_plain_run_there_is_nothing_to_compare(noise_to_picture, tmp
     assert run("--model", noise_to_picture, "--steps", 6, "--no-sequential", "--out", tmp_path) == 0
     text = capsys.readouterr().out
     assert "sequential" not in text
-    assert "faster" not in text
-    assert "slower" not in text
+    assert "measured" in text
     assert "where the plain run makes 6 calls" in text
+    assert "than its networks' predicted time. Choice: " in text
     assert [path.name for path in tmp_path.iterdir()] == ["parallel-1.png"]
 
 
 def test_classes_are_drawn_in_turn(class_to_picture, tmp_path, capsys):
     words = ("--model", class_to_picture, "--labels", "7,999", "-n", 3, "--steps", 8, "--guidance", 1, "--json")
-    assert run(*words, "--out", tmp_path) == 0
+    assert run(*words, "--window", 6, "--out", tmp_path) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["settings"]["arguments"]["class_labels"] == [7, 999, 7]
     assert len(found["runs"][1]["error_measured"]) == 3
+    assert 0 < found["runs"][1]["stats"]["error_bound"] < 0.05
     for number in (1, 2, 3):
         assert_drawn(tmp_path / f"parallel-{number}.png")
 
@@ -503,6 +522,19 @@ def test_pictures_that_are_not_finite_are_owned_up_to(noise_to_picture, tmp_path
     assert json.loads(captured.out)["runs"][1]["error_measured"] == [None]
     assert "paradrift: the pictures hold values that are not finite: try --dtype" in captured.err
     assert levels(tmp_path / "parallel-1.png")[1:].std() > 3
+
+
+def test_what_is_unknown_is_said_so(tmp_path):
+    from paradrift import cli_pipeline
+    from paradrift.diffusers import ReplayStats
+    from paradrift.takes import Take
+
+    assert cli_pipeline.number(None) == cli_pipeline.number(float("nan")) == "unknown"
+    assert (cli_pipeline.number(0.0), cli_pipeline.number(0.0123)) == ("0", "1.2e-02")
+    stats = ReplayStats(error_bound=float("inf"), rounds=3)
+    take = Take(name="parallel", pictures=np.zeros((1, 1, 2, 2, 3)), seconds=1.0, stats=stats)
+    (run,) = cli_pipeline.plain([take], None, {}, [])["runs"]
+    assert (run["stats"]["error_bound"], run["stats"]["rounds"], run["error_measured"]) == (None, 3, None)
 
 
 def test_gaps_are_in_units_of_the_spread():
