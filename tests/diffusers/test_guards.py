@@ -148,6 +148,31 @@ def test_what_is_set_while_the_program_runs_is_refused_and_named(act, sentence):
         with pytest.raises(Refused, match=sentence):
             guards.check()
     Guards.take({"net": net}).check()  # what was there before is not the program's
+    guards.put_back()
+    guards.check()
+    x = torch.ones(1, 4)
+    assert torch.equal(net(x, 0), net.blocks[2](net.blocks[1](net.blocks[0](x))))
+    act(net)  # and could be set again
+    guards.put_back()
+
+
+def test_what_was_there_before_is_put_back_too():
+    net = Net()
+    seen, more = [], []
+    with_registered_hook(net)
+    with_patched_forward(net)
+    forwards = [vars(block).get("forward") for block in net.blocks]
+    handle = net.blocks[1].register_forward_hook(lambda *_: seen.append(1))
+    guards = Guards.take({"net": net})
+    handle.remove()
+    net.blocks[1].register_forward_hook(lambda *_: more.append(1))
+    HookRegistry.check_if_exists_or_initialize(net.blocks[2]).register_hook(Passing(), "another")
+    with_patched_forward(net)
+    guards.put_back()
+    net(torch.ones(1, 4), 0)
+    assert (seen, more) == ([1], [])
+    assert [vars(block).get("forward") for block in net.blocks] == forwards
+    assert list(net.blocks[2]._diffusers_hook.hooks) == ["passing"]
 
 
 def test_a_hook_on_all_modules_is_found():

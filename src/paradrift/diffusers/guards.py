@@ -52,7 +52,7 @@ class Guards:
         attributes: The ``__dict__`` of each.
         outermost: Whether a part is one of the networks.
         bare: All tables of torch's hooks that were empty.
-        hooked: Those that were not, each with its keys.
+        hooked: Those that were not, each with a copy.
         forwards: Each part's own patched forward, None for its class's; what was accepted since is written here.
         casts: Names of the hooks of diffusers on each part.
         owners: The parts with an attention processor, by their number.
@@ -62,8 +62,8 @@ class Guards:
     names: tuple[str, ...]
     attributes: tuple[dict[str, Any], ...]
     outermost: tuple[bool, ...]
-    bare: tuple[Mapping[int, Any], ...]
-    hooked: tuple[tuple[Mapping[int, Any], tuple[int, ...]], ...]
+    bare: tuple[dict[int, Any], ...]
+    hooked: tuple[tuple[dict[int, Any], dict[int, Any]], ...]
     forwards: list[Any]
     casts: tuple[frozenset[str], ...]
     owners: tuple[tuple[int, nn.Module], ...]
@@ -89,7 +89,7 @@ class Guards:
             attributes=attributes,
             outermost=tuple(id(part) in roots for _, part in parts),
             bare=tuple(table for table in tables if not table),
-            hooked=tuple((table, tuple(table)) for table in tables if table),
+            hooked=tuple((table, dict(table)) for table in tables if table),
             forwards=[kept.get("forward") for kept in attributes],
             casts=tuple(frozenset(_registered(kept)) for kept in attributes),
             owners=owners,
@@ -102,7 +102,7 @@ class Guards:
         Raises:
             Refused: if something was set on them that would act on a batch.
         """
-        if any(self.bare) or any(tuple(table) != keys for table, keys in self.hooked):
+        if any(self.bare) or any(table.keys() != kept.keys() for table, kept in self.hooked):
             raise Refused(
                 f"expected no hooks to be set on the networks while the program runs, found {self._hook()}: {_REMEDY}"
             )
@@ -113,35 +113,58 @@ class Guards:
         if processors != self.processors:
             self._check_processors(processors)
 
+    def put_back(self) -> None:
+        """Take off what was set since: a program that is cut short leaves it behind, and may not run again then."""
+        for table in self.bare:
+            table.clear()
+        for table, kept in self.hooked:
+            table.clear()
+            table.update(kept)
+        forwards = [kept.get("forward") for kept in self.attributes]
+        for number, _, hooks, acts in self._changes(forwards):
+            kept, then = self.attributes[number], self.forwards[number]
+            for hook in hooks & set(_registered(kept)):
+                kept["_diffusers_hook"].remove_hook(hook, recurse=False)
+            if acts and not self.outermost[number]:
+                kept.pop("forward", None)
+                kept.update({} if then is None else {"forward": then})
+
     def _hook(self) -> str:
         """Where a hook of torch came or went."""
         changed = {id(table) for table in self.bare if table}
-        changed |= {id(table) for table, keys in self.hooked if tuple(table) != keys}
+        changed |= {id(table) for table, kept in self.hooked if table.keys() != kept.keys()}
         for name, kept in zip(self.names, self.attributes, strict=True):
             for kind in _HOOKS:
                 if id(kept[kind]) in changed:
                     return f"a change of {kind.lstrip('_').replace('_', ' ')} on {name}"
         return "a global one of torch.nn"
 
-    def _check_forwards(self, forwards: list[Any]) -> None:
+    def _changes(self, forwards: list[Any]) -> Iterator[tuple[int, Any, frozenset[str], bool]]:
+        """Each part with another forward than before, the hooks that came or went there, and whether it acts."""
         for number, (now, then) in enumerate(zip(forwards, self.forwards, strict=True)):
             if now is then or now == then:
                 continue
-            name, kept = self.names[number], self.attributes[number]
-            changed = self.casts[number] ^ set(_registered(kept))
-            acting = sorted(hook for hook in changed if not hook.startswith(_PLACES))
-            if acting:
+            kept = self.attributes[number]
+            hooks = self.casts[number] ^ set(_registered(kept))
+            # Hooks patch forward too: those that offload are taken off and put on again by pipelines.
+            harmless = bool(hooks) or self.outermost[number] or "_hf_hook" in kept
+            acting = frozenset(hook for hook in hooks if not hook.startswith(_PLACES))
+            yield number, now, acting, bool(acting) or not harmless
+
+    def _check_forwards(self, forwards: list[Any]) -> None:
+        for number, now, hooks, acts in self._changes(forwards):
+            if not acts:
+                self.forwards[number] = now
+            elif hooks:
                 raise Refused(
                     f"expected no hooks to be set on the networks while the program runs, found a change of "
-                    f"{acting[0]!r} of diffusers on {name}: {_REMEDY}"
+                    f"{min(hooks)!r} of diffusers on {self.names[number]}: {_REMEDY}"
                 )
-            # Hooks patch forward too: those that offload are taken off and put on again by pipelines.
-            if not (changed or self.outermost[number] or "_hf_hook" in kept):
+            else:
                 raise Refused(
                     f"expected the parts of the networks to keep their forward while the program runs, found another "
-                    f"on {name}: {_REMEDY}"
+                    f"on {self.names[number]}: {_REMEDY}"
                 )
-            self.forwards[number] = now
 
     def _check_processors(self, processors: list[Any]) -> None:
         usual = {id(processor) for processor in self.processors}
@@ -232,6 +255,6 @@ def _registered(kept: Mapping[str, Any]) -> Mapping[str, Any]:
     return getattr(kept.get("_diffusers_hook"), "hooks", {})
 
 
-def _global_tables() -> list[Mapping[int, Any]]:
+def _global_tables() -> list[dict[int, Any]]:
     known = vars(torch.nn.modules.module)
     return [known[name] for name in _GLOBAL if name in known]
