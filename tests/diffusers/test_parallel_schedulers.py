@@ -231,7 +231,6 @@ def test_2_ddpm_steps_go_to_the_next_listed_time(spacing, steps):
     assert_ours_is_the_loop(scheduler, window=8 if steps < 999 else 0)
 
 
-@pytest.mark.xfail(strict=True, raises=pd.SpecError, reason="custom timesteps leave num_inference_steps None")
 def test_2_a_custom_list_is_read_off_the_scheduler():
     table = pd.Probed(listed_ddpm("custom", 7)).table()
     assert table.nodes == 7
@@ -378,7 +377,6 @@ def test_5_callbacks_come_once_a_step_in_order_for_every_pair_of_steps_and_windo
     assert all(torch.equal(mine[2], theirs[2]) for mine, theirs in zip(seen, plain, strict=True))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the deprecated callback= is called in each execution")
 def test_5_the_deprecated_callback_comes_once_a_step_too():
     pipe, _ = pipes_of(DDIMParallelScheduler(steps_offset=1, **LATENT))
     seen = []
@@ -464,11 +462,6 @@ def test_6_a_replayed_loop_survives_a_bad_number_in_an_entry_that_moves_on(optio
     assert [place for place in again if not right_or_said(*place)] == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a future entry whose arguments do not move any more is settled with the NaN, which is returned quietly",
-)
 @pytest.mark.parametrize("window", [4, 64])
 def test_6_a_replayed_loop_survives_a_bad_number_in_an_entry_that_is_there_already(window):
     _, early, right_or_said = evaluations_of(tol=1e-3, window=window)

@@ -8,7 +8,6 @@ the first dimension (samples, guidance halves).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +18,6 @@ from torch.utils import _pytree as pytree
 from paradrift.diffusers.keeping import Kept, copied
 
 Leaves = list[Any]
-
-RECENT = 16  # calls whose arguments are kept, and among which a donor is looked for
-_DONORS = 8  # of the same signature
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,12 @@ class Signature:
     structure: Any
     shapes: tuple[Any, ...]
 
+    @property
+    def epsilon(self) -> float:
+        """Rounding of the coarsest number format among the states."""
+        kinds = [shape[1] for shape in self.shapes if isinstance(shape, tuple) and len(shape[0]) >= 2]
+        return max((torch.finfo(kind).eps for kind in kinds if kind.is_floating_point), default=0.0)
+
     def alike(self, other: Signature) -> bool:
         """Whether a call of another network has the same arguments.
 
@@ -48,67 +50,6 @@ class Signature:
             Whether the two differ in the network alone.
         """
         return self.structure == other.structure and self.shapes == other.shapes
-
-
-def borrow(cells: Sequence[Cell], number: int) -> bool:
-    """Give a call that was not evaluated yet the outputs of the latest call that shares most arguments.
-
-    Args:
-        cells: Calls in their order.
-        number: Number of the call; changed.
-
-    Returns:
-        Whether it has outputs now.
-    """
-    cell = cells[number]
-    if cell.outputs and not cell.borrowed:
-        return True
-    answered = [other for other in cells[max(0, number - RECENT) : number] if other.leaves and other.outputs]
-    donors = [other for other in answered if other.signature is cell.signature]
-    if not donors:  # a second network that takes over: what the first one said is better than nothing
-        donors = [other for other in answered if other.signature.alike(cell.signature)]
-    if donors:
-
-        def shared(other: Cell) -> int:
-            return sum(a is b for a, b in zip(cell.leaves, other.leaves, strict=True))
-
-        best = max(reversed(donors[-_DONORS:]), key=shared)
-        cell.outputs, cell.structure, cell.borrowed = best.outputs, best.structure, True
-        cell.slopes = [None] * len(best.outputs)
-    return bool(cell.outputs)
-
-
-def recognised(leaves: Leaves, known: Leaves | None) -> Leaves:
-    """Arguments, with those that are equal to known ones as the same objects: comparing them later costs nothing.
-
-    Args:
-        leaves: Flattened arguments.
-        known: Others of the same signature, or None.
-
-    Returns:
-        The arguments.
-    """
-    if known is None:
-        return leaves
-    return [
-        then if isinstance(now, Tensor) and now is not then and torch.equal(now, then) else now
-        for now, then in zip(leaves, known, strict=True)
-    ]
-
-
-def lend(cells: Sequence[Cell]) -> None:
-    """Calls that were evaluated only once are taken to be as rough as the last one before (or after) evaluated twice.
-
-    Args:
-        cells: Calls in their order; changed.
-    """
-    for order in (cells, cells[::-1]):
-        known: dict[Signature, list[Tensor | None]] = {}
-        for cell in order:
-            if any(rough is not None for rough in cell.rough):
-                known[cell.signature] = cell.rough
-            else:
-                cell.rough = known.get(cell.signature, [])
 
 
 def signature(module: str, leaves: Leaves, structure: Any) -> Signature:  # noqa: ANN401
@@ -141,6 +82,7 @@ class Cell:
             the arguments had moved; shape (rows,), or None where that is not known.
         strayed: How far the arguments at which the call was settled are from where it was evaluated, in all.
         borrowed: Whether outputs are those of another call, because this one has not been evaluated.
+        lost: How often in a row outputs were not finite at these arguments; once may be an accident of a batch.
         kept: The outputs to hand out, once the call is settled.
     """
 
@@ -153,6 +95,7 @@ class Cell:
     rough: list[Tensor | None] = field(default_factory=list)
     strayed: float = 0.0
     borrowed: bool = False
+    lost: int = 0
     kept: Kept | None = None
     _measured: tuple[Leaves | None, Leaves | None, float] = (None, None, 0.0)
 
@@ -160,9 +103,10 @@ class Cell:
         """How far the arguments are from where the call was evaluated.
 
         Returns:
-            Largest rms of a change over rms of the argument; 0 for equal bits, infinite before the first evaluation.
+            Largest rms of a change over rms of the argument; 0 for equal bits, infinite before the first evaluation,
+            and where that gave something that is not finite and nobody has looked again.
         """
-        if self.known is None:
+        if self.known is None or self.lost == 1:
             return math.inf
         if self._measured[0] is not self.leaves or self._measured[1] is not self.known:
             changes = (_change(now, then) for now, then in zip(self.leaves, self.known, strict=True))
@@ -178,6 +122,9 @@ class Cell:
             secant: Whether to learn slopes.
         """
         before, then, moved = self.outputs, self.known, self.moved()
+        fine = all(bool(v.isfinite().all()) for v in outputs if isinstance(v, Tensor))
+        again = self.lost and then is not None and not any(map(_change, self.leaves, then))
+        self.lost = 0 if fine else self.lost + 1 if again else 1
         if len(self.slopes) != len(outputs):
             self.slopes = [None] * len(outputs)
         if not self.strayed and then is not None and len(before) == len(outputs) and 0 < moved < math.inf:
@@ -321,4 +268,5 @@ def _change(now: Any, then: Any) -> float:  # noqa: ANN401
 
 def _norms(value: Tensor) -> Tensor:
     """Of each entry of the first dimension."""
-    return torch.linalg.vector_norm(value.flatten(1), dim=1, dtype=torch.float32)
+    wide = value if value.dtype == torch.float64 else value.float()
+    return torch.linalg.vector_norm(wide.flatten(1), dim=1)

@@ -36,6 +36,11 @@ class Evaluator:
     secant: bool
     check: Callable[[], None]
 
+    @property
+    def noise(self) -> dict[str, float]:
+        """For each network: the rounding of its batches, rms over rms."""
+        return {name: batcher.noise for name, batcher in self.batchers.items()}
+
     def round(self, cells: Sequence[Cell], numbers: Sequence[int], sources: Sources) -> None:
         """Evaluate some calls, in one round.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ class Pace:
     window: int | None = None
     narrowest: int = 1
     plan: str = ""
+    _planned: int = 0  # calls that the plan is about
+    _playing: float = 0.0  # seconds for one call on the tape
 
     def measured(self, kind: Signature, calls: int, seconds: float) -> None:
         """A round has been timed.
@@ -49,6 +52,15 @@ class Pace:
         """
         known = self._costs(kind)
         known[calls] = min(seconds, known.get(calls, seconds))
+
+    def played(self, calls: int, seconds: float) -> None:
+        """A window has been played on the tape.
+
+        Args:
+            calls: Calls in it.
+            seconds: How long it took.
+        """
+        self._playing = min(self._playing or math.inf, seconds / max(1, calls))
 
     def sequential(self, cells: Sequence[Cell]) -> float | None:
         """Predicted time of the networks in the plain run.
@@ -88,12 +100,17 @@ class Pace:
             return max(1, remaining)
         plain = remaining * costs[1]
         widths = [width for width in WIDTHS if self.narrowest <= width <= remaining]
-        seconds = {width: rounds_of(width, remaining) * _predicted(width, costs) for width in widths}
+        seconds = {
+            width: rounds_of(width, remaining) * (_predicted(width, costs) + width * self._playing) for width in widths
+        }
         best = min(seconds, key=seconds.__getitem__, default=1)
-        if best == 1 or seconds[best] > MARGIN * plain:
+        if best != 1 and seconds[best] > MARGIN * plain:
+            best = 1
+        if 2 * remaining >= self._planned:  # the last calls need narrower windows: that is not news
+            self._planned = max(self._planned, remaining)
             self.plan = "one call after the other: no window promised to be faster"
-            return 1
-        self.plan = f"window {best}: predicted {plain / seconds[best]:.1f} times faster than plainly"
+            if best > 1:
+                self.plan = f"window {best}: predicted {plain / seconds[best]:.1f} times faster than plainly"
         return best
 
     def _costs(self, kind: Signature) -> dict[int, float]:

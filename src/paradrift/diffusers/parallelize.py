@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from paradrift.diffusers.replay import guarded
+from paradrift.diffusers.settings import Settings
 from paradrift.diffusers.snapshot import generators_in
 from paradrift.diffusers.speculation import Replay
 from paradrift.diffusers.stats import ReplayStats
@@ -19,7 +21,7 @@ from paradrift.errors import SpecError
 
 _TIMES = frozenset(("timestep", "timesteps", "timestep_ratio", "t"))
 _METHODS = ("forward", "encode", "decode", "generate")
-_CALLBACK = "callback_on_step_end"
+_CALLBACKS = ("callback_on_step_end", "callback")  # the second is the older one, without the pipeline
 
 
 @dataclass
@@ -42,6 +44,7 @@ def parallelize(
     secant: bool = True,
     single: bool = False,
     max_rows: int | None = None,
+    pad: bool = False,
     only: Sequence[str] | None = None,
     strict: bool = False,
 ) -> Iterator[Running]:
@@ -49,12 +52,16 @@ def parallelize(
 
     Args:
         pipe: The pipeline; it is as before when the block ends, also after an exception.
-        tol: How far arguments of a network may be from where it was evaluated, rms over rms, times the root of the
-            number of steps: of the size of the final error, not a bound on it; 0 asks for the plain run itself.
-        window: Network calls beyond the settled ones that are worked on.
+        tol: Tolerance of the final latent against the plain run, relative rms. Calls settle when their arguments are
+            within ``tol / sqrt(steps)`` of where they were evaluated, and stricter where the estimate of the final
+            error asks for it; 0 asks for the plain run itself.
+        window: Network calls beyond the settled ones that are worked on; None: chosen by what batches cost here, which
+            is measured; 1 where none promises to be faster.
         secant: Whether stale calls are answered with secant slopes, or as they are.
         single: Whether every call is evaluated alone; with tol 0 the result is the plain run's to the last bit.
         max_rows: Most calls in one batch.
+        pad: Whether to fill every batch up to ``max_rows`` (or the window, or 16) calls, so that compiled networks and
+            CUDA graphs keep one shape; done anyway for networks compiled by torch.
         only: Names of the networks to replay; None: every component whose forward takes a timestep.
         strict: Raise when the pipeline cannot be replayed, instead of running it plainly with a warning.
 
@@ -79,28 +86,30 @@ def parallelize(
         if callable(getattr(type(part), method, None))
     ]
     objects = [pipe, *(part for part in pipe.components.values() if hasattr(part, "set_timesteps"))]
+    settings = Settings(tol=tol, window=window, secant=secant, single=single, max_rows=max_rows, pad=pad)
     running, plain = Running(), type(pipe)
 
     def steps() -> int:
         listed = [getattr(each, "timesteps", None) for each in objects[1:]]
         return max((len(times) for times in listed if times is not None), default=1)
 
+    def estimable() -> bool:
+        return all(getattr(each, "config", {}).get("prediction_type") != "sample" for each in objects[1:])
+
+    @functools.wraps(plain.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         run = Replay(
             modules=modules,
+            settings=settings,
             objects=objects,
             barriers=barriers,
-            tol=tol,
             steps=steps,
-            window=window,
-            secant=secant,
-            single=single,
-            max_rows=max_rows,
+            estimable=estimable,
         )
         running.stats = run.stats
 
         def program() -> Any:  # noqa: ANN401
-            return plain.__call__(self, *args, **_watched(self, kwargs, run))
+            return plain.__call__(self, *args, **_watched(kwargs, run))
 
         def alone() -> Any:  # noqa: ANN401
             return plain.__call__(self, *args, **kwargs)
@@ -143,16 +152,17 @@ def _is_denoiser(part: nn.Module) -> bool:
     return bool(_TIMES & set(names)) and not hasattr(part, "decode")
 
 
-def _watched(pipe: Any, kwargs: dict[str, Any], run: Replay) -> dict[str, Any]:  # noqa: ANN401
-    """The arguments, with a callback that is called once a step, when the step is settled."""
-    callback = kwargs.get(_CALLBACK)
-    if callback is None:
-        return kwargs
-    original: Callable[..., Any] = callback
+def _watched(kwargs: dict[str, Any], run: Replay) -> dict[str, Any]:
+    """The arguments, with callbacks that are called once a step, when the step is settled."""
 
-    def settled(self: Any, *args: Any, **rest: Any) -> Any:  # noqa: ANN401
-        return run.visit(lambda: original(self, *args, **rest), owner=self, skip=True)
+    def settled(original: Callable[..., Any]) -> Callable[..., Any]:
+        def callback(*args: Any, **rest: Any) -> Any:  # noqa: ANN401
+            owner = args[0] if args and hasattr(args[0], "components") else None
+            return run.visit(lambda: original(*args, **rest), owner=owner, skip=True)
 
-    tensors = getattr(callback, "tensor_inputs", None)
-    extra = {} if tensors is None else {f"{_CALLBACK}_tensor_inputs": tensors}
-    return extra | kwargs | {_CALLBACK: settled}
+        return callback
+
+    found = {name: settled(kwargs[name]) for name in _CALLBACKS if callable(kwargs.get(name))}
+    tensors = getattr(kwargs.get(_CALLBACKS[0]), "tensor_inputs", None)
+    extra = {} if tensors is None else {f"{_CALLBACKS[0]}_tensor_inputs": tensors}
+    return extra | kwargs | found

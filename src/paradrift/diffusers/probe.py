@@ -122,7 +122,8 @@ class Probed:
         name = type(scheduler).__name__
         if found is None:
             listed = getattr(scheduler, "timesteps", None)
-            if listed is None or getattr(scheduler, "num_inference_steps", 0) is None:
+            unset = getattr(scheduler, "num_inference_steps", 0) is None
+            if listed is None or (unset and not getattr(scheduler, "custom_timesteps", False)):
                 raise SpecError(f"expected a {name} with its timesteps set, found none: call set_timesteps first")
             found = torch.as_tensor(listed)[getattr(scheduler, "_begin_index", None) or 0 :]
         if getattr(scheduler, "_step_index", None) is not None or getattr(scheduler, "counter", 0):

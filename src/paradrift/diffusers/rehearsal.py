@@ -9,15 +9,17 @@ first call that is over it.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch.utils import _pytree as pytree
 
-from paradrift.diffusers.adjoint import Response, response
-from paradrift.diffusers.calls import Cell, borrow, lend, recognised
+from paradrift.diffusers.adjoint import Estimate, Response, estimate, response
+from paradrift.diffusers.calls import Cell
 from paradrift.diffusers.evaluation import Evaluator
+from paradrift.diffusers.lending import borrow, recognised
 from paradrift.diffusers.tape import Tape, Values
 
 _PASSES = 4  # times that budgets are made stricter
@@ -35,6 +37,7 @@ class Rehearsal:
         width: Window to work on, from the first unsettled call.
         tol: Tolerance of the final result, relative.
         allowed: How far the arguments of a settled call may be from where it was evaluated.
+        estimable: Whether the error of the result can be estimated.
         observe: Called with the number of settled calls.
         error: Estimated error of the result, once all calls are settled; None where it cannot be told.
     """
@@ -45,6 +48,7 @@ class Rehearsal:
     width: Callable[[int], int]
     tol: float
     allowed: float
+    estimable: bool
     observe: Callable[[int], None]
     error: float | None = None
     _front: int = 0
@@ -63,13 +67,13 @@ class Rehearsal:
         with torch.no_grad():
             for attempt in range(_PASSES + 1):
                 self._settle_all()
-                if self._front < tape.end or not tape.complete or self.tol == 0:
+                if self._front < tape.end or not tape.complete or self.tol == 0 or not self.estimable:
                     break
-                effects = self._effects()
-                if effects is None or self.error is None or self.error <= self.tol or attempt == _PASSES:
+                found = self._estimated()
+                if found is None or found.settling <= self.tol or attempt == _PASSES:
                     break
                 self._budget = _SHARE * self.tol * 0.5**attempt / len(self.cells)
-                if not self._reopen(effects):
+                if not self._reopen(found.effects):
                     break
         return self._front
 
@@ -88,7 +92,8 @@ class Rehearsal:
 
     def _sweep(self, width: int) -> None:
         """Play the window with what is known now; what is settled at its beginning is played for good."""
-        values, settled, number = self._values, True, self._front
+        begin, front = time.perf_counter(), self._front
+        values, settled, number = self._values, True, front
         while number < min(self._front + width, self.tape.end):
             cell = self.cells[number]
             if cell.borrowed:
@@ -102,6 +107,7 @@ class Rehearsal:
                 self._front = number
             if number < self.tape.end:
                 self.cells[number].leaves = recognised(arguments, self.cells[number].known)
+        self.evaluator.pace.played(number - front, time.perf_counter() - begin)
 
     def _fits(self, number: int) -> bool:
         """Whether a call may be settled where its arguments are now."""
@@ -114,17 +120,13 @@ class Rehearsal:
         rows = self._response.rows[number - self.tape.start]
         return Response(rows=[rows], samples=self._response.samples).felt([cell.debts(moved)])[0] <= self._budget
 
-    def _effects(self) -> list[float] | None:
-        found = response(self.tape, self.cells)
-        if found is None:
+    def _estimated(self) -> Estimate | None:
+        self._response = response(self.tape, self.cells)
+        if self._response is None:
             return None
-        self._response = found
-        lend(self.cells)
-        effects = found.felt([cell.debts() for cell in self.cells[self.tape.start : self.tape.end]])
-        if any(math.isnan(effect) for effect in effects):  # the program itself has lost its numbers
-            return None
-        self.error = sum(effects)
-        return effects
+        found = estimate(self._response, self.tape, self.cells, self.evaluator.noise)
+        self.error = None if found is None else found.total
+        return found
 
     def _reopen(self, effects: Sequence[float]) -> bool:
         """Go back to the first call that is over its budget."""

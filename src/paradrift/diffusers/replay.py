@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from paradrift.diffusers.settings import Settings
 from paradrift.diffusers.speculation import Replay
 from paradrift.diffusers.stats import ReplayStats
 from paradrift.errors import Refused
@@ -25,6 +26,7 @@ def replay(
     secant: bool = True,
     single: bool = False,
     max_rows: int | None = None,
+    pad: bool = False,
     strict: bool = False,
 ) -> tuple[Any, ReplayStats]:
     """Run a Python sampling loop, parallel in time.
@@ -34,11 +36,14 @@ def replay(
         modules: The networks that it calls one after the other, by name.
         objects: Objects that it changes (schedulers, say), put back before each execution.
         generators: Generators that it draws from.
-        tol: How far arguments may be from where a call was evaluated, rms over rms, for it to count as settled.
-        window: Calls beyond the settled ones that are worked on.
+        tol: Tolerance of what the program returns, relative rms, as for :func:`paradrift.parallelize`; without a
+            scheduler it is not shared among steps.
+        window: Calls beyond the settled ones that are worked on; None: chosen by what batches cost here.
         secant: Whether stale calls are answered with secant slopes.
         single: Whether every call is evaluated alone.
         max_rows: Most calls in one batch.
+        pad: Whether to fill every batch up to ``max_rows`` (or the window, or 16) calls, so that compiled networks and
+            CUDA graphs keep one shape; done anyway for networks compiled by torch.
         strict: Raise when the program cannot be replayed, instead of running it plainly.
 
     Returns:
@@ -58,15 +63,8 @@ def replay(
         >>> torch.equal(found, loop()), stats.calls, stats.rounds <= 10
         (True, 10, True)
     """
-    run = Replay(
-        modules=modules,
-        objects=objects,
-        tol=tol,
-        window=window,
-        secant=secant,
-        single=single,
-        max_rows=max_rows,
-    )
+    settings = Settings(tol=tol, window=window, secant=secant, single=single, max_rows=max_rows, pad=pad)
+    run = Replay(modules=modules, settings=settings, objects=objects)
     return guarded(run, program, generators, strict, program), run.stats
 
 
