@@ -576,6 +576,45 @@ def _perturbing_guider() -> tuple[Any, Call]:
     return _modular(partial(d.PerturbedAttentionGuidance, guidance_scale=5.0, **settings))
 
 
+def _keys_and_values() -> tuple[Any, Call]:
+    """The first call hands out an object with keys and values, which all others are given and the program empties."""
+    from PIL import Image
+
+    torch.manual_seed(0)
+    transformer = d.Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    vae = d.AutoencoderKLFlux2(
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",),
+        up_block_types=("UpDecoderBlock2D",),
+        layers_per_block=1,
+        mid_block_add_attention=False,
+    )
+    scheduler = d.FlowMatchEulerDiscreteScheduler()
+    pipe = d.Flux2KleinKVPipeline(
+        scheduler=scheduler, vae=vae, text_encoder=None, tokenizer=None, transformer=transformer
+    )
+    picture = Image.fromarray((np.random.default_rng(0).random((64, 64, 3)) * 255).astype(np.uint8))
+
+    def call(pipe: Any) -> np.ndarray:
+        settings = {"num_inference_steps": 6, "height": 16, "width": 16, "output_type": "latent"}
+        return _array(pipe([picture], prompt_embeds=_normal(1, 4, 16), generator=_generator(), **settings).images)
+
+    return _finished(pipe), call
+
+
 def _step_cache() -> tuple[Any, Call]:
     """A network that skips most of itself where its first block changes little from step to step."""
     torch.manual_seed(0)
@@ -618,7 +657,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
             max_iter_to_alter=2,
             thresholds={},
         ),
-        "expected no gradients through unet.*use no_grad",
+        "expected (attention processors of diffusers.models|no gradients through unet)",
     ),
     "pix2pix-zero": (
         partial(
@@ -638,5 +677,6 @@ REFUSED: dict[str, tuple[Build, str]] = {
         _perturbing_guider,
         "expected no hooks to be set on the networks while the program runs.*run the program plainly",
     ),
+    "keys-and-values": (_keys_and_values, "expected the arguments of call 2 again"),
     "first-block-cache": (_step_cache, r"without a step cache, found one: call disable_cache\(\)"),
 }
