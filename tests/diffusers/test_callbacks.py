@@ -57,20 +57,12 @@ def _changes_network(pipe: Any, step: int, _time: Any, values: Values) -> Values
 
 
 CALLBACKS = (_stops, _ramps, _draws, _weakens_words, _looks, _scales_in_place, _changes_network)
-WRONG = {
-    _scales_in_place: "what a callback does in place is not done again in later executions",
-    _changes_network: "calls evaluated ahead of a callback stay, though it changed the network",
-}
-WASTEFUL = {each: "rounds are lost on a forecast that knows nothing of the callback" for each in (_draws, _ramps)}
-WASTEFUL |= {_weakens_words: WASTEFUL[_draws], _changes_network: WRONG[_changes_network]}
-WASTEFUL |= {_scales_in_place: WRONG[_scales_in_place], _stops: "calls after an interrupt are evaluated and counted"}
 
 
-def _each(reasons: dict[Any, str], quick: tuple[Any, ...]) -> list[Any]:
+def _each(quick: tuple[Any, ...]) -> list[Any]:
     found = []
     for callback in CALLBACKS:
         marks = [] if callback in quick else [pytest.mark.slow]
-        marks += [pytest.mark.xfail(reason=reasons[callback], strict=True)] if callback in reasons else []
         found.append(pytest.param(callback, id=callback.__name__.strip("_"), marks=marks))
     return found
 
@@ -90,7 +82,7 @@ def _prepared(callback: Callable[..., Values]) -> tuple[Any, Callable[[], np.nda
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("callback", _each(WRONG, (_ramps, _scales_in_place)))
+@pytest.mark.parametrize("callback", _each((_ramps, _scales_in_place)))
 def test_with_a_callback_it_is_the_plain_run_bit_by_bit(callback: Callable[..., Values], window: int) -> None:
     pipe, run = _prepared(callback)
     plain = run()
@@ -100,7 +92,7 @@ def test_with_a_callback_it_is_the_plain_run_bit_by_bit(callback: Callable[..., 
     assert np.array_equal(found, plain), f"largest difference {np.abs(found - plain).max()}"
 
 
-@pytest.mark.parametrize("callback", _each(WASTEFUL, (_draws, _looks)))
+@pytest.mark.parametrize("callback", _each((_draws, _looks)))
 def test_a_callback_costs_no_more_rounds_than_there_are_calls(callback: Callable[..., Values]) -> None:
     pipe, run = _prepared(callback)
     count: list[int] = []

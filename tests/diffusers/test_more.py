@@ -33,20 +33,11 @@ SMALLEST = 1e-6  # of the size of the result
 FACTOR = 20
 
 WINDOWS = (1, 3, 64)
-ALL = (*WINDOWS, None)
-BROKEN = {  # what the engine cannot do yet, and in which windows; None: in batches
-    "compiled-wrapper": (ALL, "the signature is looked for on the wrapper, not on its _orig_mod"),
-    "inference-mode": ((3, 64, None), "tensors made in inference mode have no version"),
-    "offload-renewed": ((3, 64, None), "a forward that the program replaced at its end is not patched again"),
-    "sdxl-cutoff": ((3, 64, None), "more rounds than calls, where the batch gets smaller half-way"),
-}
 
 
-def _marked(name: str, window: int | None, *also: int) -> Any:
+def _marked(name: str, *also: int) -> Any:
     marks = [] if name in QUICK else [pytest.mark.slow]
     marks += [pytest.mark.skip(reason="accelerate is not installed")] if name in MISSING else []
-    windows, reason = BROKEN.get(name, ((), ""))
-    marks += [pytest.mark.xfail(reason=reason, strict=True)] if window in windows else []
     return pytest.param(name, *also, marks=marks)
 
 
@@ -87,7 +78,7 @@ def _in_batches(pipe: Any, copies: int) -> Iterator[None]:
                 part.forward = forward
 
 
-@pytest.mark.parametrize(("name", "window"), [_marked(name, w, w) for name in MORE for w in WINDOWS])
+@pytest.mark.parametrize(("name", "window"), [_marked(name, w) for name in MORE for w in WINDOWS])
 def test_evaluated_alone_it_is_the_plain_run_bit_by_bit(name: str, window: int) -> None:
     pipe, call = MORE[name]()
     plain = call(pipe)
@@ -102,7 +93,7 @@ def test_evaluated_alone_it_is_the_plain_run_bit_by_bit(name: str, window: int) 
     assert np.array_equal(call(pipe), plain), "the pipeline is as before afterwards"
 
 
-@pytest.mark.parametrize("name", [_marked(name, None) for name in MORE])
+@pytest.mark.parametrize("name", [_marked(name) for name in MORE])
 def test_in_batches_it_is_the_plain_run_to_the_noise_of_batching(name: str) -> None:
     pipe, call = MORE[name]()
     plain = call(pipe)
@@ -165,8 +156,7 @@ def _assert_same(now: dict[str, Any], then: dict[str, Any]) -> None:
 def _told(name: str) -> Any:
     slow = [] if name in ("self-attention-guidance", "first-block-cache") else [pytest.mark.slow]
     reason = "hooks that come and go between two evaluations are not seen, and stay after a refusal"
-    wrong = [pytest.mark.xfail(reason=reason, strict=True)] if name.endswith("guider") else []
-    return pytest.param(name, marks=slow + wrong)
+    return pytest.param(name, marks=slow)
 
 
 @pytest.mark.parametrize("name", [_told(name) for name in REFUSED])
@@ -270,7 +260,6 @@ def test_after_a_run_everything_is_as_after_a_plain_one(name: str) -> None:
     _assert_same(_state(pipe), plain)
 
 
-@pytest.mark.xfail(reason="in inference mode torch does not count changes in place", strict=True)
 @pytest.mark.parametrize("window", WINDOWS)
 @torch.inference_mode()
 def test_in_inference_mode_changes_in_place_are_seen(window: int) -> None:
@@ -287,7 +276,6 @@ def test_in_inference_mode_changes_in_place_are_seen(window: int) -> None:
     assert torch.equal(found, plain)
 
 
-@pytest.mark.xfail(reason="the loop of a modular pipeline is a block of a block, and keeps its bar", strict=True)
 def test_a_modular_pipeline_shows_one_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     pipe, call = MORE["modular-sdxl"]()
     with parallelize(pipe, window=3, strict=True) as running:

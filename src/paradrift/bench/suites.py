@@ -8,9 +8,17 @@ from types import MappingProxyType
 from paradrift.bench.calibration import calibration, oracle
 from paradrift.bench.engine import engine
 from paradrift.bench.headline import headline
+from paradrift.bench.pipelines import pipelines
 from paradrift.bench.records import Record
 from paradrift.bench.toy import toy
 
 SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
-    {"headline": headline, "engine": engine, "toy": toy, "oracle": oracle, "calibration": calibration}
+    {
+        "headline": headline,
+        "pipelines": pipelines,
+        "engine": engine,
+        "toy": toy,
+        "oracle": oracle,
+        "calibration": calibration,
+    }
 )

@@ -27,14 +27,12 @@ class Evaluator:
         pace: Learns what rounds cost.
         stats: Counts.
         secant: Whether calls learn slopes.
-        check: Called before each round; raises if the networks are not as they were.
     """
 
     batchers: Mapping[str, Batcher]
     pace: Pace
     stats: ReplayStats
     secant: bool
-    check: Callable[[], None]
 
     @property
     def noise(self) -> dict[str, float]:
@@ -52,7 +50,6 @@ class Evaluator:
             numbers: Numbers of those to evaluate.
             sources: Which arguments of a call are outputs of an earlier one.
         """
-        self.check()
         self.stats.rounds += 1
         self.stats.evaluations += len(numbers)
         begin = time.perf_counter()

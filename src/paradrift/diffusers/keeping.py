@@ -19,12 +19,12 @@ class Kept:
     Args:
         value: The value, never handed out itself.
         copy: What is handed out.
-        versions: How often each of its tensors had been changed when it was made.
+        versions: How often each of its tensors had been changed when it was made; None where torch does not count.
     """
 
     value: Any
     copy: Any = None
-    versions: list[tuple[Tensor, int]] | None = None
+    versions: list[tuple[Tensor, int | None]] | None = None
 
     def hand(self) -> Any:  # noqa: ANN401
         """The value.
@@ -32,11 +32,11 @@ class Kept:
         Returns:
             Tensors that nobody has changed, in containers that nobody has changed.
         """
-        if self.versions is None or any(tensor._version != version for tensor, version in self.versions):
+        if self.versions is None or any(then is None or version(tensor) != then for tensor, then in self.versions):
             leaves, structure = pytree.tree_flatten(self.value)
             leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
             self.copy = pytree.tree_unflatten(leaves, structure)
-            self.versions = [(leaf, leaf._version) for leaf in leaves if isinstance(leaf, Tensor)]
+            self.versions = [(leaf, version(leaf)) for leaf in leaves if isinstance(leaf, Tensor)]
         elif not isinstance(self.copy, Tensor) and not dataclasses.is_dataclass(self.copy):
             # Programs pop from dictionaries and append to lists; torch counts changes of tensors only.
             self.copy = self._again()
@@ -59,3 +59,15 @@ def copied(value: Any) -> Any:  # noqa: ANN401
         The same with copies.
     """
     return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)
+
+
+def version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place.
+
+    Args:
+        tensor: The tensor.
+
+    Returns:
+        torch's count; None for tensors made in inference mode, which have none.
+    """
+    return None if tensor.is_inference() else tensor._version

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from paradrift.diffusers.calls import Cell, Leaves, Signature, signature
+from paradrift.diffusers.keeping import version
 from paradrift.diffusers.lending import RECENT
 from paradrift.errors import Refused
 
@@ -32,7 +33,7 @@ class Ledger:
     cells: list[Cell] = field(default_factory=list)
     front: int = 0
     position: int = 0
-    _seen: dict[int, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
+    _seen: dict[int, tuple[Tensor, int | None, Tensor]] = field(default_factory=dict)
     _kinds: dict[Signature, Signature] = field(default_factory=dict)
 
     @property
@@ -105,6 +106,14 @@ class Ledger:
             self.cells[number - RECENT].forget()
         return answer
 
+    def end(self) -> None:
+        """The program has come to its end: calls beyond are none of its own (an interrupted loop)."""
+        del self.cells[self.position :]
+
+    def doubt(self) -> None:
+        """What was evaluated ahead is worth nothing any more."""
+        del self.cells[self.front :]
+
     def unrepeatable(self, number: int) -> Refused:
         """What to raise when the arguments of a call do not come again.
 
@@ -123,12 +132,11 @@ class Ledger:
             if not isinstance(leaf, Tensor):
                 written.append(leaf)
                 continue
-            version = 0 if leaf.is_inference() else leaf._version
-            entry = self._seen.get(id(leaf))
-            if entry is not None and entry[0] is leaf and entry[1] == version:
+            count, entry = version(leaf), self._seen.get(id(leaf))
+            if entry is not None and entry[0] is leaf and entry[1] == count is not None:
                 written.append(entry[2])
                 continue
             copy = then if isinstance(then, Tensor) and torch.equal(leaf, then) else leaf.detach().clone()
-            self._seen[id(leaf)] = (leaf, version, copy)
+            self._seen[id(leaf)] = (leaf, count, copy)
             written.append(copy)
         return written

@@ -21,6 +21,7 @@ from paradrift.errors import SpecError
 
 _TIMES = frozenset(("timestep", "timesteps", "timestep_ratio", "t"))
 _METHODS = ("forward", "encode", "decode", "generate")
+_BAR = "_progress_bar_config"
 _CALLBACKS = ("callback_on_step_end", "callback")  # the second is the older one, without the pipeline
 
 
@@ -83,18 +84,22 @@ def parallelize(
         for name, part in components.items()
         if name not in modules
         for method in _METHODS
-        if callable(getattr(type(part), method, None))
+        if callable(getattr(type(_bare(part)), method, None))
     ]
-    objects = [pipe, *(part for part in pipe.components.values() if hasattr(part, "set_timesteps"))]
+    # schedulers, and the guiders of modular pipelines
+    changing = [
+        part for part in pipe.components.values() if hasattr(part, "set_timesteps") or hasattr(part, "prepare_models")
+    ]
+    objects = [pipe, *changing]
     settings = Settings(tol=tol, window=window, secant=secant, single=single, max_rows=max_rows, pad=pad)
     running, plain = Running(), type(pipe)
 
     def steps() -> int:
-        listed = [getattr(each, "timesteps", None) for each in objects[1:]]
+        listed = [getattr(each, "timesteps", None) for each in changing]
         return max((len(times) for times in listed if times is not None), default=1)
 
     def estimable() -> bool:
-        return all(getattr(each, "config", {}).get("prediction_type") != "sample" for each in objects[1:])
+        return all(getattr(each, "config", {}).get("prediction_type") != "sample" for each in changing)
 
     @functools.wraps(plain.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -127,28 +132,41 @@ def parallelize(
 @contextmanager
 def _one_bar(pipe: Any, run: Replay) -> Iterator[None]:  # noqa: ANN401
     """One progress bar of settled calls, where the pipeline would have shown its own, once for each execution."""
-    own = dict(getattr(pipe, "_progress_bar_config", {}))
-    if not hasattr(pipe, "set_progress_bar_config"):
-        yield
-        return
-    before: dict[str, Any] | None = vars(pipe).get("_progress_bar_config")
-    with tqdm(unit="call", desc="settled", disable=own.get("disable", False)) as bar:
+    shown = [each for each in _with_bars(pipe) if hasattr(each, "set_progress_bar_config")]
+    quiet = any(getattr(each, "_progress_bar_config", {}).get("disable", False) for each in shown) or not shown
+    before = [(each, vars(each).get(_BAR)) for each in shown]
+    with tqdm(unit="call", desc="settled", disable=quiet) as bar:
 
         def observe(settled: int) -> None:
             bar.update(max(0, settled - bar.n))
 
         run.observe = observe
-        pipe.set_progress_bar_config(**own | {"disable": True})
+        for each, config in before:
+            each.set_progress_bar_config(**(config or {}) | {"disable": True})
         try:
             yield
         finally:
-            vars(pipe).pop("_progress_bar_config", None)
-            if before is not None:
-                pipe._progress_bar_config = before
+            for each, config in before:
+                vars(each).pop(_BAR, None)
+                if config is not None:
+                    setattr(each, _BAR, config)
+
+
+def _with_bars(part: Any) -> Iterator[Any]:  # noqa: ANN401
+    """A pipeline; of a modular one, the blocks that it is made of too."""
+    yield part
+    for block in (getattr(part, "_blocks", None), *getattr(part, "sub_blocks", {}).values()):
+        if block is not None:
+            yield from _with_bars(block)
+
+
+def _bare(part: nn.Module) -> nn.Module:
+    """Without the wrapper of ``torch.compile``."""
+    return getattr(part, "_orig_mod", part)
 
 
 def _is_denoiser(part: nn.Module) -> bool:
-    names = inspect.signature(type(part).forward).parameters
+    names = inspect.signature(type(_bare(part)).forward).parameters
     return bool(_TIMES & set(names)) and not hasattr(part, "decode")
 
 
@@ -158,7 +176,7 @@ def _watched(kwargs: dict[str, Any], run: Replay) -> dict[str, Any]:
     def settled(original: Callable[..., Any]) -> Callable[..., Any]:
         def callback(*args: Any, **rest: Any) -> Any:  # noqa: ANN401
             owner = args[0] if args and hasattr(args[0], "components") else None
-            return run.visit(lambda: original(*args, **rest), owner=owner, skip=True)
+            return run.visit(lambda: original(*args, **rest), owner=owner, skip=True, sees=(args[1:], rest))
 
         return callback
 

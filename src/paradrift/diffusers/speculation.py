@@ -27,10 +27,11 @@ from paradrift.diffusers.batching import Batcher
 from paradrift.diffusers.evaluation import Evaluator
 from paradrift.diffusers.forecast import Forecast
 from paradrift.diffusers.guards import Guards, refuse_caches
+from paradrift.diffusers.guards import settings as settings_of
 from paradrift.diffusers.ledger import Ledger
 from paradrift.diffusers.lending import borrow
 from paradrift.diffusers.pace import Pace
-from paradrift.diffusers.patching import Patches
+from paradrift.diffusers.patching import Patches, own_forward
 from paradrift.diffusers.settings import Settings
 from paradrift.diffusers.snapshot import Attributes, Processors, Randomness
 from paradrift.diffusers.stats import ReplayStats
@@ -76,6 +77,7 @@ class Replay:
     _forecast: Forecast = field(init=False)
     _pace: Pace = field(init=False)
     _evaluator: Evaluator = field(init=False)
+    _guards: Guards = field(init=False)
     _last: int | None = None  # calls that the program makes, where that is known and nothing follows them
     _exact: int | None = None  # the first call of the last round, whose arguments must come again
     _inside: bool = False
@@ -85,7 +87,10 @@ class Replay:
             raise SpecError("expected at least one network to replay, found none: name them with modules={...}")
         self._pace = Pace(modules=self.modules, window=self.settings.window)
         self._forecast = Forecast(
-            ledger=self._ledger, tol=self.settings.tol, estimable=self.estimable, observe=self.observe
+            ledger=self._ledger,
+            tol=self.settings.tol,
+            estimable=self.estimable,
+            observe=lambda settled: self.observe(settled),  # which may be given later
         )
 
     def run(self, program: Callable[[], Any], generators: Sequence[torch.Generator] = ()) -> Any:  # noqa: ANN401
@@ -105,21 +110,21 @@ class Replay:
         refuse_caches(self.modules)
         self._generators = list(generators)
         random, before = Randomness.take(generators), Attributes.take(self.objects)
-        processors = Processors.take(self.modules.values())
-        done = False
+        processors, self._guards = Processors.take(self.modules.values()), Guards.take(self.modules)
+        self._evaluator, done = self._new_evaluator(), False
         try:
-            with self._patched():
-                attributes = Attributes.take(self.objects)
-                while True:
-                    result = self._execute(program)
-                    if not self._pending:
-                        done = True
-                        return result
-                    random.put_back()
-                    attributes.put_back()
-                    processors.put_back()
+            while True:
+                result = self._execute(program)
+                if not self._pending:
+                    self._ledger.end()
+                    done = True
+                    return result
+                random.put_back()
+                before.put_back()
+                processors.put_back()
         finally:
             if not done:  # an exception, an interrupt, a refusal: everything as it was
+                self._guards.put_back()
                 processors.put_back()
                 random.put_back()
                 before.put_back()
@@ -143,18 +148,24 @@ class Replay:
         if self._inside:
             return call()
         if self._visits.again:
-            return self._visits.recall(owner)
+            return self._visits.recall(owner, sees)
         if self._pending:
             if skip:
+                self._forecast.give_up("what it does after a callback is not known before that has seen its step")
                 return {}
             self._forecast.finished(sees)
             self._flush()
             raise _Pause
+        before = settings_of(self.modules) if skip else []
         self._inside = True
         try:
-            return self._visits.make(call, owner, lambda: Randomness.take(self._generators))
+            return self._visits.make(call, owner, sees, lambda: Randomness.take(self._generators))
         finally:
             self._inside = False
+            if skip and settings_of(self.modules) != before:  # a callback has changed a network
+                self._ledger.doubt()
+                for batcher in self._evaluator.batchers.values():
+                    batcher.known.clear()
 
     def _execute(self, program: Callable[[], Any]) -> Any:  # noqa: ANN401
         """Run the program once; nothing is pending afterwards if it came to its end with settled values."""
@@ -162,7 +173,8 @@ class Replay:
         self._visits.position, self._pending = 0, []
         self.stats.executions += 1
         try:
-            result = program()
+            with self._patched():
+                result = program()
         except _Pause:
             return None
         except Exception as error:
@@ -192,6 +204,7 @@ class Replay:
         number, raw = self._ledger.arrive(name, args, kwargs)
         if number < self._ledger.front:
             return self._ledger.cells[number].settled().hand()
+        self._guards.check()
         if not self._pending and self._comes_settled(number):
             answer = self._ledger.settle(number)
             self.observe(max(number + 1, self._forecast.settled))
@@ -265,25 +278,23 @@ class Replay:
             name for name, batcher in self._evaluator.batchers.items() if None in batcher.ways.values()
         )
 
+    def _new_evaluator(self) -> Evaluator:
+        settings, batchers = self.settings, {}
+        for name, module in self.modules.items():
+            own, compiled = own_forward(module)
+            batchers[name] = Batcher(own, single=settings.single, max_rows=settings.max_rows)
+            if (settings.pad or compiled) and not settings.single:
+                self._pace.narrowest = batchers[name].fill = settings.max_rows or settings.window or FILL
+        return Evaluator(batchers=batchers, pace=self._pace, stats=self.stats, secant=settings.secant)
+
     @contextmanager
     def _patched(self) -> Iterator[None]:
-        settings = self.settings
+        """Once for each execution: programs may renew what is set on their networks (offloading hooks)."""
         with Patches() as patches:
-            batchers: dict[str, Batcher] = {}
             for name, module in self.modules.items():
-                own, compiled = patches.forward(module, functools.partial(self._answer, name))
-                batchers[name] = Batcher(own, single=settings.single, max_rows=settings.max_rows)
-                if (settings.pad or compiled) and not settings.single:
-                    self._pace.narrowest = batchers[name].fill = settings.max_rows or settings.window or FILL
+                patches.forward(module, functools.partial(self._answer, name))
             for owner, method in self.barriers:
                 patches.put(owner, method, self._barrier(getattr(owner, method)))
-            self._evaluator = Evaluator(
-                batchers=batchers,
-                pace=self._pace,
-                stats=self.stats,
-                secant=settings.secant,
-                check=Guards.take(self.modules).check,
-            )
             yield
 
     def _barrier(self, original: Callable[..., Any]) -> Callable[..., Any]:

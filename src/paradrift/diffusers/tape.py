@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from paradrift.diffusers.calls import Leaves
+from paradrift.diffusers.keeping import version
 
 BYTES = 2**30  # of constants; a tape that needs more is cut there
 _MARK = "_paradrift_slot"
@@ -97,7 +98,7 @@ class Tape(TorchDispatchMode):
         self._birth: dict[int, int] = {}  # slot -> number of segments when its memory was made
         self._storage: dict[int, int] = {}  # slot -> address of its memory
         self._sources: dict[int, tuple[int, int]] = {}  # slot of an answer -> its call and place
-        self._constants: dict[int, tuple[Tensor, int]] = {}
+        self._constants: dict[int, tuple[Tensor, int | None]] = {}
         self._bytes, self._born = 0, 0
         self._recording = False
         self._newest: Slot | None = None
@@ -210,7 +211,7 @@ class Tape(TorchDispatchMode):
         Returns:
             Whether the tape must not be played.
         """
-        return any(tensor._version != version for tensor, version in self._constants.values())
+        return any(version(tensor) != then for tensor, then in self._constants.values())
 
     def __torch_dispatch__(
         self,
@@ -281,7 +282,8 @@ class Tape(TorchDispatchMode):
 
     def _written(self, argument: Any) -> Any:  # noqa: ANN401
         if isinstance(argument, Tensor):
-            return self._slot(argument) or argument
+            slot = self._slot(argument)
+            return slot or (argument.clone() if version(argument) is None else argument)
         if isinstance(argument, list | tuple) and any(isinstance(item, Tensor) for item in argument):
             return [self._written(item) for item in argument]
         return argument
@@ -289,7 +291,7 @@ class Tape(TorchDispatchMode):
     def _keep(self, argument: Any) -> None:  # noqa: ANN401
         if isinstance(argument, Tensor):
             if id(argument) not in self._constants:
-                self._constants[id(argument)] = (argument, argument._version)
+                self._constants[id(argument)] = (argument, version(argument))
                 self._bytes += argument.nbytes
         elif isinstance(argument, list):
             for item in argument:

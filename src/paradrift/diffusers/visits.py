@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from paradrift.diffusers.keeping import Kept, copied
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from paradrift.diffusers.keeping import Kept, copied, version
 from paradrift.diffusers.snapshot import Randomness
 
 
@@ -19,43 +22,75 @@ class Visits:
     """
 
     position: int = 0
-    _results: list[tuple[Kept, Randomness, dict[str, Any]]] = field(default_factory=list)
+    _results: list[_Result] = field(default_factory=list)
 
     @property
     def again(self) -> bool:
         """Whether the next visit has happened in an earlier execution."""
         return self.position < len(self._results)
 
-    def recall(self, owner: Any) -> Any:  # noqa: ANN401
+    def recall(self, owner: Any, sees: Any) -> Any:  # noqa: ANN401
         """The result of the next visit, which has happened before.
 
         Args:
             owner: An object whose attributes it changed, or None.
+            sees: What it was given.
 
         Returns:
-            What it returned then; random states and attributes are as it left them.
+            What it returned then; random states, attributes and tensors are as it left them.
         """
-        result, random, changed = self._results[self.position]
+        then = self._results[self.position]
         self.position += 1
-        random.put_back()
+        then.random.put_back()
         if owner is not None:
-            owner.__dict__.update(changed)
-        return result.hand()
+            owner.__dict__.update(then.attributes)
+        for tensor, value in zip(_tensors(sees), then.written, strict=False):
+            if value is not None:
+                tensor.copy_(value)
+        return then.result.hand()
 
-    def make(self, call: Callable[[], Any], owner: Any, randomness: Callable[[], Randomness]) -> Any:  # noqa: ANN401
+    def make(self, call: Callable[[], Any], owner: Any, sees: Any, randomness: Callable[[], Randomness]) -> Any:  # noqa: ANN401
         """Make the next visit.
 
         Args:
             call: What to do.
             owner: An object whose attributes it may change, or None.
+            sees: What it is given; it may change tensors in place.
             randomness: Takes the random states.
 
         Returns:
             What it returned.
         """
         before = {} if owner is None else dict(vars(owner))
+        tensors = _tensors(sees) if owner is not None else []
+        versions = [version(tensor) for tensor in tensors]
         result = call()
-        changed = {} if owner is None else {k: v for k, v in vars(owner).items() if before.get(k, self) is not v}
-        self._results.append((Kept(copied(result)), randomness(), changed))
+        self._results.append(
+            _Result(
+                result=Kept(copied(result)),
+                random=randomness(),
+                attributes={}
+                if owner is None
+                else {k: v for k, v in vars(owner).items() if before.get(k, self) is not v},
+                written=[
+                    None if then is not None and version(tensor) == then else tensor.clone()
+                    for tensor, then in zip(tensors, versions, strict=True)
+                ],
+            )
+        )
         self.position += 1
         return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What a visit returned and left behind."""
+
+    result: Kept
+    random: Randomness
+    attributes: dict[str, Any]
+    written: list[Tensor | None]  # of the tensors that it was given: those that it changed in place
+
+
+def _tensors(value: Any) -> list[Tensor]:  # noqa: ANN401
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
