@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from paradrift.diffusers.calls import Cell, Leaves
+from paradrift.diffusers.keeping import copied
 from paradrift.diffusers.lending import lend
 from paradrift.diffusers.tape import Tape
 
@@ -153,7 +154,8 @@ def _result(tape: Tape, cells: Sequence[Cell]) -> tuple[list[Leaves], Tensor, fl
             for output in cells[number].outputs
         ]
         answer = [
-            output if leaf is None else leaf * 1 for leaf, output in zip(group, cells[number].outputs, strict=True)
+            copied(output) if leaf is None else leaf * 1
+            for leaf, output in zip(group, cells[number].outputs, strict=True)
         ]
         leaves.append(group)
         arguments = tape.play(values, number, answer)

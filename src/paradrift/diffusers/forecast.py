@@ -68,6 +68,11 @@ class Forecast:
             self._tape = Tape(number)
             self._modes.enter_context(self._tape)
 
+    def pause(self) -> None:
+        """A call has come: what is done to its arguments from now on is not the program's."""
+        if self._tape is not None:
+            self._tape.pause()
+
     def called(self, number: int, raw: Leaves) -> None:
         """Another speculative call has come.
 

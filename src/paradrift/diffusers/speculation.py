@@ -201,6 +201,7 @@ class Replay:
         answer = self._ledger.passed()
         if answer is not None:
             return answer
+        self._forecast.pause()
         number, raw = self._ledger.arrive(name, args, kwargs)
         if number < self._ledger.front:
             return self._ledger.cells[number].settled().hand()
@@ -217,7 +218,7 @@ class Replay:
     def _comes_settled(self, number: int) -> bool:
         """The first unsettled call: its arguments are exact, and come again."""
         cells, cell, width = self._ledger.cells, self._ledger.cells[number], self._width(number)
-        if number == self._exact and cell.moved() > 0:
+        if number == self._exact and cell.lost != 1 and cell.moved() > 0:
             raise self._ledger.unrepeatable(number)
         first = cell.known is None and not borrow(cells, number)
         if first or (width == 1 and cell.moved() > self._allowed()):
@@ -253,8 +254,9 @@ class Replay:
         self._exact = self._pending[0] if self._pending else None
         if self._forecast.solve(self._evaluator, self._width, self._allowed()):
             return
-        cells = self._ledger.cells
-        need = [number for number in self._pending if cells[number].moved() > self._allowed()]
+        # A tape that broke late has come further than the window, and let go of arguments there.
+        cells, window = self._ledger.cells, self._pending[: self._width(self._pending[0])] if self._pending else []
+        need = [number for number in window if cells[number].moved() > self._allowed()]
         if need:
             self._evaluator.round(cells, need, _nowhere)
 

@@ -127,6 +127,10 @@ class Tape(TorchDispatchMode):
                 self._sources[slot] = (call, place)
         self._recording = self.broken is None
 
+    def pause(self) -> None:
+        """What is computed from now on, up to the next answer, is not the program's."""
+        self._recording = False
+
     def called(self, raw: Leaves, written: Leaves) -> None:
         """The next call has come.
 
@@ -244,6 +248,8 @@ class Tape(TorchDispatchMode):
     def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], found: Any) -> None:  # noqa: ANN401
         written = tuple(self._written(argument) for argument in args)
         mutable = func._schema.is_mutable
+        if mutable and written and isinstance(written[0], Slot):
+            self._changed(written[0])
         if any(isinstance(value, Tensor) for value in kwargs.values()):
             self._break(f"{func} was given a tensor by name")
         elif mutable and self._birth.get(getattr(written[0], "number", -1)) != len(self._segments):
@@ -267,6 +273,13 @@ class Tape(TorchDispatchMode):
         for argument in written:
             self._keep(argument)
         self._segments[-1].operations.append(_Operation(func, written, kwargs, slots))
+
+    def _changed(self, slot: Slot) -> None:
+        """An answer that is changed in place, perhaps through a view, is not handed on as it is."""
+        segment, memory = self._segments[-1], self._storage[slot.number]
+        for answer in segment.answers:
+            if answer is not None and self._storage[answer] == memory:
+                self._sources.pop(answer, None)
 
     def _bear(self, value: Tensor, used: Sequence[int] = ()) -> Slot:
         """A slot for a new tensor; a view is as old as the memory that it shows."""
