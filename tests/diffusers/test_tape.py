@@ -158,14 +158,15 @@ def written_out(chain):
     def program(net):
         torch.manual_seed(3)
         draw = torch.Generator().manual_seed(4)
-        pool = [torch.randn(SHAPE, generator=draw)]
+        state, pool = torch.randn(SHAPE, generator=draw), []
         for number, (steps, changes) in enumerate(chain):
-            answer = net(pool[-1], number / len(chain))
+            answer = net(pool[-1] if pool else state, number / len(chain))
             if changes:  # the answer belongs to the program
                 answer.mul_(0.5)
-            pool.append(pool[-1] - 0.3 * answer)
+            pool.append((pool[-1] if pool else state) - 0.3 * answer)
             for function, first, second in steps:
-                pool.append(function(pool[-1 - first % len(pool)], pool[-1 - second % len(pool)], draw))
+                found = function(pool[-1 - first % len(pool)], pool[-1 - second % len(pool)], draw)
+                pool.append(found + 0.5 * pool[-1])  # so that it depends on the answer, whatever was chosen
             del pool[:-4]
         return pool[-1]
 
@@ -302,7 +303,7 @@ def changes_a_constant(x, kept):
     if not kept:
         kept.append(FACTOR.clone())
     kept[0].mul_(0.99)
-    return x + 0.01 * kept[0]
+    return x * kept[0]
 
 
 def goes_through_numpy(x, kept):
@@ -384,10 +385,11 @@ def test_noise_drawn_in_the_loop_is_that_of_the_first_run():
             x = x - 0.3 * net(x, step) + torch.randn_like(x) + torch.empty_like(x).uniform_()
         return x
 
+    first, second = answers_for(program, 5)[0], answers_for(program, 6)[0]
     torch.manual_seed(7)
-    tape = recorded(program, answers_for(program, 5)[0])
+    tape = recorded(program, first)
     torch.manual_seed(8)
-    (*_, other), _ = played(tape, answers_for(program, 6)[0])
+    (*_, other), _ = played(tape, second)
     torch.manual_seed(7)
     expected = answers_for(program, 6)[2]
     assert torch.equal(other, expected)
@@ -497,3 +499,36 @@ def test_a_late_break_of_a_long_tape_costs_rounds_and_nothing_else():
     assert "reads a value out of a tensor" in stats.untaped
     assert stats.window == 8
     assert stats.rounds < 60
+
+
+def test_a_tape_holds_the_programs_operations_and_none_of_the_replays_own(monkeypatch):
+    """Copies of arguments and comparisons with earlier ones are made while the tape runs, and are not on it."""
+    lengths, wind_up = [], Tape.wind_up
+    monkeypatch.setattr(
+        Tape,
+        "wind_up",
+        lambda self: lengths.append([len(segment.operations) for segment in self._segments]) or wind_up(self),
+    )
+    net = Net()
+
+    def program():
+        x = torch.ones(SHAPE)
+        for step in range(12):
+            x = x - 0.3 * net(x, step / 12)
+        return x
+
+    pd.replay(program, {"net": net}, tol=1e-3, window=8, strict=True)
+    assert lengths == [[2] * 11]  # a product and a difference after each call but the first, which is exact
+
+
+def test_numbers_filled_into_a_fresh_buffer_are_found_out_too():
+    def change(x, kept):
+        fresh = torch.zeros(SHAPE)
+        fresh[:, :2] = x[:, :2]
+        return 0.5 * x + 0.5 * fresh
+
+    net, program = Net(), stepping(change)
+    plain = program(net)
+    found, stats = pd.replay(lambda: program(net), {"net": net}, tol=0.0, single=True, window=8, strict=True)
+    assert torch.equal(found, plain)
+    assert "changes a tensor in place" in stats.untaped
