@@ -53,7 +53,7 @@ class Batcher:
         Returns:
             Calls in the largest batch.
         """
-        return self.fill or min(calls, self.max_rows or calls)
+        return 1 if calls == 1 else self.fill or min(calls, self.max_rows or calls)
 
     def alone(self, cell: Cell) -> tuple[Leaves, Any]:
         """One call by itself.
@@ -82,7 +82,7 @@ class Batcher:
         if not cells:
             return []
         kind = cells[0].signature
-        if self.single or kind not in self.known:
+        if self.single or len(cells) == 1 or self.max_rows == 1 or kind not in self.known:
             return [self.alone(cell) for cell in cells]
         size = self.fill or self.max_rows or len(cells) + 1
         found: list[tuple[Leaves, Any]] = []

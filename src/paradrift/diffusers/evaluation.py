@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from paradrift.diffusers.calls import Cell, Leaves
 from paradrift.diffusers.pace import Pace
 from paradrift.diffusers.stats import ReplayStats
 from paradrift.errors import Refused
+from paradrift.pump import synchronize
 
 Sources = Callable[[int], dict[int, tuple[int, int]]]
 
@@ -74,10 +76,10 @@ class Evaluator:
             found.append(self._first(batcher, cells[0]))
         rest = cells[len(found) :]
         if rest:
-            begin, tried = time.perf_counter(), cells[0].signature in batcher.ways
+            begin, tried, size = _now(cells[0]), cells[0].signature in batcher.ways, batcher.size(len(rest))
             found += batcher.together(rest)
-            if tried or len(rest) == 1:
-                self.pace.measured(cells[0].signature, batcher.size(len(rest)), time.perf_counter() - begin)
+            if tried or size == 1:
+                self.pace.measured(cells[0].signature, size, (_now(cells[0]) - begin) / math.ceil(len(rest) / size))
         for cell, (outputs, structure) in zip(cells, found, strict=True):
             cell.take(outputs, structure, self.secant)
 
@@ -86,9 +88,9 @@ class Evaluator:
         found = batcher.alone(cell)
         if batcher.single:
             return found
-        begin = time.perf_counter()
+        begin = _now(cell)
         again, _ = batcher.alone(cell)
-        self.pace.measured(cell.signature, 1, time.perf_counter() - begin)
+        self.pace.measured(cell.signature, 1, _now(cell) - begin)
         for one, other in zip(found[0], again, strict=True):
             if isinstance(one, torch.Tensor) and not torch.equal(one.nan_to_num(), other.nan_to_num()):
                 raise Refused(
@@ -96,3 +98,10 @@ class Evaluator:
                     "call: it keeps a state or draws noise; put it in eval mode, or turn its cache off"
                 )
         return found
+
+
+def _now(cell: Cell) -> float:
+    """The time when the device of a call has done what it was told: it may run behind the program."""
+    for device in {leaf.device for leaf in cell.leaves if isinstance(leaf, torch.Tensor)}:
+        synchronize(device)
+    return time.perf_counter()
