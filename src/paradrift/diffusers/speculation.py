@@ -39,6 +39,7 @@ from paradrift.diffusers.visits import Visits
 from paradrift.errors import Refused, SpecError
 
 FILL = 16  # calls in a batch of one size, where neither max_rows nor the window says
+LONG = 32  # calls that are expected to come, where nothing says how many
 
 
 class _Pause(BaseException):
@@ -80,6 +81,7 @@ class Replay:
     _guards: Guards = field(init=False)
     _last: int | None = None  # calls that the program makes, where that is known and nothing follows them
     _exact: int | None = None  # the first call of the last round, whose arguments must come again
+    _ended: bool = False  # whether an execution has come to its end, so that all calls are known
     _inside: bool = False
 
     def __post_init__(self) -> None:
@@ -154,6 +156,7 @@ class Replay:
                 self._forecast.give_up("what it does after a callback is not known before that has seen its step")
                 return {}
             self._forecast.finished(sees)
+            self._ended = True
             self._flush()
             raise _Pause
         before = settings_of(self.modules) if skip else []
@@ -191,7 +194,7 @@ class Replay:
         if self._pending:
             # What is pending must be evaluated inside the program, whose settings (attention processors, contexts)
             # hold there alone: next time the first pending call does it, or without a tape the last.
-            self._last = self._ledger.position
+            self._last, self._ended = self._ledger.position, True
             self._forecast.finished(result)
         return result
 
@@ -261,8 +264,10 @@ class Replay:
             self._evaluator.round(cells, need, _nowhere)
 
     def _width(self, number: int) -> int:
-        cells = self._ledger.cells
-        width = self._pace.width(cells[number].signature, max(len(cells), self.steps()) - number)
+        cells, steps = self._ledger.cells, self.steps()
+        if steps == 1 and not self._ended:  # nobody knows yet how many calls will come
+            steps = number + LONG
+        width = self._pace.width(cells[number].signature, max(len(cells), steps) - number)
         self.stats.window = max(self.stats.window, width)
         return width
 
