@@ -155,7 +155,6 @@ def _assert_same(now: dict[str, Any], then: dict[str, Any]) -> None:
 
 def _told(name: str) -> Any:
     slow = [] if name in ("self-attention-guidance", "first-block-cache") else [pytest.mark.slow]
-    reason = "hooks that come and go between two evaluations are not seen, and stay after a refusal"
     return pytest.param(name, marks=slow)
 
 

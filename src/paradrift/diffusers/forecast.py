@@ -38,7 +38,7 @@ class Forecast:
     settled: int = 0
     given_up: str | None = None
     _tape: Tape | None = None
-    _whole: Tape | None = None  # the last one, if it went to the end of the program
+    _whole: Tape | None = None  # one that goes to the end of the program, and before which nothing strayed
     _error: float | None = None
     _modes: ExitStack = field(default_factory=ExitStack)
 
@@ -148,8 +148,9 @@ class Forecast:
             observe=self.observe,
         )
         self.settled = rehearsal.run()
-        self._whole = tape if tape.complete and not any(cell.strayed for cell in cells[: tape.start]) else None
-        self._error = rehearsal.error if self._whole is not None and self.settled == tape.end else None
+        if self._whole is None and tape.complete and not any(cell.strayed for cell in cells[: tape.start]):
+            self._whole = tape
+        self._error = rehearsal.error if self._whole is tape and self.settled == tape.end else None
         return True
 
     def bound(self, evaluator: Evaluator) -> float | None:

@@ -15,6 +15,8 @@ from paradrift.diffusers.calls import Cell, Signature
 from paradrift.planner import MARGIN, cost_of, rounds_of
 
 TRIAL = 4  # calls in the first round, where nothing is known of what a batch costs
+_NEWS = 0.3  # weight of the latest of several timings
+_RETRY = 200  # choices of one call after which a batch is timed again; a call asks twice
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 Costs = dict[Signature, dict[int, float]]  # seconds of a round by its calls
@@ -40,6 +42,7 @@ class Pace:
     narrowest: int = 1
     plan: str = ""
     _planned: int = 0  # calls that the plan is about
+    _alone: int = 0  # choices of one call since the last of more
     _playing: float = 0.0  # seconds for one call on the tape
 
     def measured(self, kind: Signature, calls: int, seconds: float) -> None:
@@ -51,7 +54,7 @@ class Pace:
             seconds: How long it took.
         """
         known = self._costs(kind)
-        known[calls] = min(seconds, known.get(calls, seconds))
+        known[calls] = known.get(calls, seconds) + _NEWS * (seconds - known.get(calls, seconds))
 
     def played(self, calls: int, seconds: float) -> None:
         """A window has been played on the tape.
@@ -101,11 +104,16 @@ class Pace:
         plain = remaining * costs[1]
         widths = [width for width in WIDTHS if self.narrowest <= width <= remaining]
         seconds = {
-            width: rounds_of(width, remaining) * (_predicted(width, costs) + width * self._playing) for width in widths
+            width: rounds_of(width, remaining) * (_predicted(_busy(width, remaining), costs) + width * self._playing)
+            for width in widths
         }
         best = min(seconds, key=seconds.__getitem__, default=1)
         if best != 1 and seconds[best] > MARGIN * plain:
             best = 1
+        self._alone = self._alone + 1 if best == 1 else 0
+        if self._alone == _RETRY:  # perhaps the machine was busy when a batch was timed
+            self._alone = 0
+            return max(TRIAL, self.narrowest)
         if 2 * remaining >= self._planned:  # the last calls need narrower windows: that is not news
             self._planned = max(self._planned, remaining)
             self.plan = "one call after the other: no window promised to be faster"
@@ -118,7 +126,12 @@ class Pace:
         return by_threads.setdefault(torch.get_num_threads(), {}).setdefault(kind, {})
 
 
-def _predicted(calls: int, costs: dict[int, float]) -> float:
+def _busy(width: int, calls: int) -> float:
+    """Calls of a window that are evaluated in a round, on average: at the end there are fewer. Fitted on the digits."""
+    return width * max(1 / 3, 1 - width / (1.5 * calls))
+
+
+def _predicted(calls: float, costs: dict[int, float]) -> float:
     """Interpolated; beyond what was measured, on the line through the first and the last."""
     largest = max(costs)
     if calls <= largest:

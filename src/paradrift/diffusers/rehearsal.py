@@ -22,6 +22,7 @@ from paradrift.diffusers.evaluation import Evaluator
 from paradrift.diffusers.lending import borrow, recognised
 from paradrift.diffusers.tape import Tape, Values
 
+_FEW = 16  # calls for which it is not worth while to leave the tape
 _PASSES = 4  # times that budgets are made stricter
 _SHARE = 0.5  # of the tolerance, that the second pass aims at; half of it in each further one
 
@@ -84,7 +85,8 @@ class Rehearsal:
             self._sweep(width)
             self.observe(self._front)
             ahead = tape.end - self._front
-            if ahead == 0 or (begun and (width == 1 or (ahead < width and not tape.complete))):
+            alone = width == 1 and ahead > _FEW  # the program can do that as well
+            if ahead == 0 or (begun and (alone or (ahead < width and not tape.complete))):
                 return  # all is settled; or the program goes on by itself; or a longer tape is needed
             window = range(self._front, min(self._front + width, tape.end))
             self.evaluator.round(self.cells, [number for number in window if not self._fits(number)], tape.source)
