@@ -34,12 +34,14 @@ class Pace:
         modules: The networks, by name.
         window: A fixed window; None to choose.
         narrowest: Smallest window that is worth a thought: batches are filled up to it.
+        largest: Most calls in one batch: rounds of more take several; None for no limit.
         plan: The last choice, in one sentence.
     """
 
     modules: Mapping[str, nn.Module]
     window: int | None = None
     narrowest: int = 1
+    largest: int | None = None
     plan: str = ""
     _planned: int = 0  # calls that the plan is about
     _alone: int = 0  # choices of one call since the last of more
@@ -104,7 +106,7 @@ class Pace:
         plain = remaining * costs[1]
         widths = [width for width in WIDTHS if self.narrowest <= width <= remaining]
         seconds = {
-            width: rounds_of(width, remaining) * (_predicted(_busy(width, remaining), costs) + width * self._playing)
+            width: rounds_of(width, remaining) * (self._round(_busy(width, remaining), costs) + width * self._playing)
             for width in widths
         }
         best = min(seconds, key=seconds.__getitem__, default=1)
@@ -120,6 +122,12 @@ class Pace:
             if best > 1:
                 self.plan = f"window {best}: predicted {plain / seconds[best]:.1f} times faster than plainly"
         return best
+
+    def _round(self, calls: float, costs: dict[int, float]) -> float:
+        if self.largest is None:
+            return _predicted(calls, costs)
+        batches, rest = divmod(calls, self.largest)
+        return batches * _predicted(self.largest, costs) + (_predicted(rest, costs) if rest else 0.0)
 
     def _costs(self, kind: Signature) -> dict[int, float]:
         by_threads = _remembered.setdefault(self.modules[kind.module], {})

@@ -87,7 +87,7 @@ class Replay:
     def __post_init__(self) -> None:
         if not self.modules:
             raise SpecError("expected at least one network to replay, found none: name them with modules={...}")
-        self._pace = Pace(modules=self.modules, window=self.settings.window)
+        self._pace = Pace(modules=self.modules, window=self.settings.window, largest=self.settings.max_rows)
         self._forecast = Forecast(
             ledger=self._ledger,
             tol=self.settings.tol,
@@ -291,7 +291,8 @@ class Replay:
             own, compiled = own_forward(module)
             batchers[name] = Batcher(own, single=settings.single, max_rows=settings.max_rows)
             if (settings.pad or compiled) and not settings.single:
-                self._pace.narrowest = batchers[name].fill = settings.max_rows or settings.window or FILL
+                batchers[name].fill = settings.max_rows or settings.window or FILL
+                self._pace.narrowest = self._pace.largest = batchers[name].fill
         return Evaluator(batchers=batchers, pace=self._pace, stats=self.stats, secant=settings.secant)
 
     @contextmanager
