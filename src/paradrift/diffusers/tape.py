@@ -270,6 +270,8 @@ class Tape(TorchDispatchMode):
     ) -> None:
         used = _numbers(written)
         slots = tuple((self._slot(value) or self._bear(value, used)).number for value in results)
+        if func is torch.ops.aten.detach.default:  # the same view, but the adjoint goes through it
+            func = torch.ops.aten.alias.default
         for argument in written:
             self._keep(argument)
         self._segments[-1].operations.append(_Operation(func, written, kwargs, slots))
@@ -296,7 +298,7 @@ class Tape(TorchDispatchMode):
     def _written(self, argument: Any) -> Any:  # noqa: ANN401
         if isinstance(argument, Tensor):
             slot = self._slot(argument)
-            return slot or (argument.clone() if version(argument) is None else argument)
+            return slot or (argument if version(argument) is not None else _ordinary(argument))
         if isinstance(argument, list | tuple) and any(isinstance(item, Tensor) for item in argument):
             return [self._written(item) for item in argument]
         return argument
@@ -324,6 +326,12 @@ class Tape(TorchDispatchMode):
             used |= set(_numbers(segment.arguments)) | {slot for slot in segment.answers if slot is not None}
             segment.last_use = sorted(used - seen)
             seen |= used
+
+
+def _ordinary(argument: Tensor) -> Tensor:
+    """A copy of a tensor made in inference mode, which no gradient could go through."""
+    with torch.inference_mode(False):
+        return argument.clone()
 
 
 def _numbers(items: Sequence[Any]) -> list[int]:
