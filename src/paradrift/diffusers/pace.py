@@ -43,6 +43,7 @@ class Pace:
     narrowest: int = 1
     largest: int | None = None
     plan: str = ""
+    _stopped: str | None = None
     _planned: int = 0  # calls that the plan is about
     _alone: int = 0  # choices of one call since the last of more
     _playing: float = 0.0  # seconds for one call on the tape
@@ -66,6 +67,14 @@ class Pace:
             seconds: How long it took.
         """
         self._playing = min(self._playing or math.inf, seconds / max(1, calls))
+
+    def stop(self, reason: str) -> None:
+        """Work on one call after the other from now on.
+
+        Args:
+            reason: Why, as the rest of a sentence.
+        """
+        self.window, self._stopped = 1, f"one call after the other: {reason}"
 
     def sequential(self, cells: Sequence[Cell]) -> float | None:
         """Predicted time of the networks in the plain run.
@@ -95,7 +104,7 @@ class Pace:
             Calls; 1: none promises to be faster than one call after the other.
         """
         if self.window is not None:
-            self.plan = f"window {self.window} as asked"
+            self.plan = f"window {self.window} as asked" if self._stopped is None else self._stopped
             return self.window
         costs = self._costs(kind)
         if 1 not in costs or len(costs) == 1:

@@ -187,7 +187,7 @@ class Replay:
             if self._forecast.given_up is None:
                 self._forecast.give_up(f"the program raised {type(error).__name__} over its first guesses")
             else:
-                self._pace.window = 1
+                self._pace.stop(f"the program raised {type(error).__name__} over guesses again")
             return None
         finally:
             self._forecast.stop()
@@ -254,14 +254,16 @@ class Replay:
 
     def _flush(self) -> None:
         """Settle what is pending as far as possible: on the tape, or else by one round."""
-        self._exact = self._pending[0] if self._pending else None
+        exact, self._exact = self._pending[0] if self._pending else None, None  # until that is evaluated
         if self._forecast.solve(self._evaluator, self._width, self._allowed()):
+            self._exact = exact
             return
         # A tape that broke late has come further than the window, and let go of arguments there.
         cells, window = self._ledger.cells, self._pending[: self._width(self._pending[0])] if self._pending else []
         need = [number for number in window if cells[number].moved() > self._allowed()]
         if need:
             self._evaluator.round(cells, need, _nowhere)
+        self._exact = exact
 
     def _width(self, number: int) -> int:
         cells, steps = self._ledger.cells, self.steps()
