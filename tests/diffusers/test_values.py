@@ -76,6 +76,30 @@ def test_a_check_that_only_guesses_fail_is_never_seen(kind, window):
     assert bool(failed) == (window != 1)
     assert stats.rounds <= 24
     assert untouched(net)
+    if window is not None and window > 1:
+        assert stats.plan == f"one call after the other: the program raised {kind.__name__} over guesses again"
+        assert stats.untaped == f"the program raised {kind.__name__} over its first guesses"
+
+
+def test_a_network_that_cannot_take_a_batch_of_some_round_is_called_as_plainly_from_there_on():
+    """Memory runs out after a while, say: what is settled stays so, and nobody is told about random sources."""
+
+    class Full(Net):
+        calls = 0
+
+        def forward(self, x, timestep):
+            self.calls += 1
+            if self.calls > 8 and len(x) > 4:
+                raise MemoryError("no room for this batch")
+            return super().forward(x, timestep)
+
+    plain = loop(Net(), 60)()
+    net = Full()
+    found, stats = pd.replay(loop(net, 60), {"net": net}, tol=1e-4, window=8, strict=True)
+    assert float((found - plain).norm() / plain.norm()) < 1e-3
+    assert stats.plan == "one call after the other: the program raised MemoryError over guesses again"
+    assert stats.settled == stats.calls == 60
+    assert untouched(net)
 
 
 def test_a_check_without_a_look_at_numbers_from_outside_is_passed_too():
