@@ -16,11 +16,11 @@ from rich.console import Console
 import paradrift as pd
 from paradrift import choices, citations, cli_bench, cli_pipeline, pipelines, plots, report
 from paradrift.choices import Precision, SamplerName, SolverName
+from paradrift.diffusers.settings import Settings
 from paradrift.errors import ParadriftError
 from paradrift.pipelines import Wish
 from paradrift.pretrained import MODELS
 from paradrift.solution import Solution, Status
-from paradrift.takes import Settings
 
 WHAT, HOW, WHERE, OUTPUT = "What to draw", "How to draw it", "Where it runs", "What is written"
 

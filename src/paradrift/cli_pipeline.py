@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from paradrift import pipelines, takes
+from paradrift.diffusers.settings import Settings
 from paradrift.forms import Array
 from paradrift.pipelines import Wish
-from paradrift.takes import Settings, Take
+from paradrift.takes import Take
 
 _COLUMNS = 12  # pictures in one line of the sheet
 _FRAME = 125  # milliseconds that a frame is shown
@@ -46,7 +47,7 @@ def sample(
         Exit code: 0, or 1 if the pictures hold values that are not finite.
     """
     call = pipelines.call(pipe, wish)
-    with settings.around(pipe):
+    with takes.around(pipe, settings):
         pass  # a pipeline in which no network is found says so before anything is drawn
     takes.warm_up(pipe, call)
     shown: list[Take] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 import warnings
 from contextlib import AbstractContextManager
@@ -15,49 +14,13 @@ import torch
 from torch import Tensor
 
 from paradrift.diffusers import ReplayStats, Running, parallelize
+from paradrift.diffusers.settings import Settings
 from paradrift.errors import ParadriftError, SpecError
 from paradrift.forms import Array
 from paradrift.pipelines import Call, first_words
 
 _FIELDS = ("images", "frames")
 _STEPS, _WARM_UP = "num_inference_steps", 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a pipeline is run in parallel.
-
-    Args:
-        tol: Tolerance of :func:`paradrift.parallelize`.
-        window: Calls in flight; None: its own choice.
-        max_rows: Most calls in one batch; None: all.
-
-    Raises:
-        SpecError: if one is out of range: here, before anything is drawn.
-    """
-
-    tol: float = 1e-2
-    window: int | None = None
-    max_rows: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.tol < float("inf"):
-            raise SpecError(f"expected a tolerance of at least 0, found {self.tol}")
-        for name, value in (("a window", self.window), ("--max-rows", self.max_rows)):
-            if value is not None and value < 1:
-                raise SpecError(f"expected {name} of at least 1, found {value}")
-
-    def around(self, pipe: Any) -> AbstractContextManager[Running]:  # noqa: ANN401 - any pipeline
-        """The block within which a pipeline samples in parallel.
-
-        Args:
-            pipe: The pipeline.
-
-        Returns:
-            A context manager.
-        """
-        opened = functools.partial(parallelize, pipe, tol=self.tol, max_rows=self.max_rows)
-        return opened() if self.window is None else opened(window=self.window)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +94,26 @@ def in_parallel(pipe: Any, call: Call, settings: Settings) -> Take:  # noqa: ANN
     Raises:
         ParadriftError: if the memory is not enough.
     """
-    with settings.around(pipe) as run, warnings.catch_warnings():
+    with around(pipe, settings) as run, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="paradrift runs this plainly")  # it is said in the outcome
         try:
             found, seconds = _played(pipe, call)
         except torch.OutOfMemoryError as error:
             raise _memory(pipe, "--max-rows 4 or --window 4, say") from error
     return Take(name="parallel", pictures=_levels(pipe, found), seconds=seconds, stats=run.stats)
+
+
+def around(pipe: Any, settings: Settings) -> AbstractContextManager[Running]:  # noqa: ANN401
+    """The block within which a pipeline samples in parallel.
+
+    Args:
+        pipe: The pipeline.
+        settings: How.
+
+    Returns:
+        A context manager.
+    """
+    return parallelize(pipe, tol=settings.tol, window=settings.window, max_rows=settings.max_rows)
 
 
 def gap(pictures: Array, reference: Array) -> Array:

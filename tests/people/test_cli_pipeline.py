@@ -219,7 +219,10 @@ def test_json_says_what_was_asked_and_what_it_cost(noise_to_picture, tmp_path, c
         "seed": 0,
         "tol": 0.01,
         "window": 8,
+        "secant": True,
+        "single": False,
         "max_rows": None,
+        "pad": False,
     }
     sequential, parallel = found["runs"]
     assert (sequential["name"], sequential["stats"], sequential["error_measured"]) == ("sequential", None, None)
@@ -413,7 +416,7 @@ def test_what_a_pipeline_does_not_take_is_one_sentence(request, tmp_path, capsys
         (["--window", "blocks:4"], "expected a window of auto or a width such as 16 for a pipeline, found 'blocks:4'"),
         (["--window", "0"], "expected a window of auto or a width such as 16 for a pipeline, found '0'"),
         (["--tol", "-1"], "expected a tolerance of at least 0, found -1.0"),
-        (["--max-rows", "0"], "expected --max-rows of at least 1, found 0"),
+        (["--max-rows", "0"], "expected at least 1 call in a batch, found max_rows=0"),
         (["--steps", "0"], "expected --steps of at least 1, found 0"),
         (["--number", "0"], "expected --number of at least 1, found 0"),
         (["--labels", "cat"], "expected classes as whole numbers with commas between, such as 3,1,4,1, found 'cat'"),

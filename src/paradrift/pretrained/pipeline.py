@@ -29,6 +29,10 @@ class DigitsPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler)
 
+    @property
+    def _any_scheduler(self) -> Any:  # noqa: ANN401 - schedulers of diffusers share no type with a step
+        return self.scheduler
+
     @torch.no_grad()
     def __call__(
         self,
@@ -50,7 +54,7 @@ class DigitsPipeline(DiffusionPipeline):
         """
         x = randn_tensor((len(labels), 1, 28, 28), generator=generator, device=self.device)
         wanted = torch.tensor([*labels, *([] if guidance is None else [_NO_LABEL] * len(labels))], device=x.device)
-        scheduler: Any = self.scheduler
+        scheduler = self._any_scheduler
         extra = {"generator": generator} if isinstance(scheduler, DDPMScheduler) else {}
         scheduler.set_timesteps(num_inference_steps)
         x = x * scheduler.init_noise_sigma
@@ -64,7 +68,7 @@ class DigitsPipeline(DiffusionPipeline):
         return x
 
 
-def digits_pipeline(kind: Any = DDPMScheduler) -> DigitsPipeline:
+def digits_pipeline(kind: Any = DDPMScheduler) -> DigitsPipeline:  # noqa: ANN401 - any scheduler class
     """The embedded model with a scheduler.
 
     Args:
@@ -75,5 +79,5 @@ def digits_pipeline(kind: Any = DDPMScheduler) -> DigitsPipeline:
     """
     folder = MODELS["digits"]
     model = DiTTransformer2DModel.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
-    trained = DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-    return DigitsPipeline(model.float().eval(), kind.from_config(trained.config))
+    trained = DDPMScheduler.load_config(folder, subfolder="scheduler", local_files_only=True)
+    return DigitsPipeline(model.float().eval(), kind.from_config(trained))
