@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,10 +30,6 @@ class DigitsPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(transformer=transformer, scheduler=scheduler)
 
-    @property
-    def _any_scheduler(self) -> Any:  # noqa: ANN401 - schedulers of diffusers share no type with a step
-        return self.scheduler
-
     @torch.no_grad()
     def __call__(
         self,
@@ -54,8 +51,8 @@ class DigitsPipeline(DiffusionPipeline):
         """
         x = randn_tensor((len(labels), 1, 28, 28), generator=generator, device=self.device)
         wanted = torch.tensor([*labels, *([] if guidance is None else [_NO_LABEL] * len(labels))], device=x.device)
-        scheduler = self._any_scheduler
-        extra = {"generator": generator} if isinstance(scheduler, DDPMScheduler) else {}
+        scheduler: Any = self.scheduler
+        extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         scheduler.set_timesteps(num_inference_steps)
         x = x * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
