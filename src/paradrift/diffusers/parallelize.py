@@ -94,13 +94,6 @@ def parallelize(
     settings = Settings(tol=tol, window=window, secant=secant, single=single, max_rows=max_rows, pad=pad)
     running, plain = Running(), type(pipe)
 
-    def steps() -> int:
-        listed = [getattr(each, "timesteps", None) for each in changing]
-        return max((len(times) for times in listed if times is not None), default=1)
-
-    def estimable() -> bool:
-        return all(getattr(each, "config", {}).get("prediction_type") != "sample" for each in changing)
-
     @functools.wraps(plain.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         run = Replay(
@@ -108,8 +101,6 @@ def parallelize(
             settings=settings,
             objects=objects,
             barriers=barriers,
-            steps=steps,
-            estimable=estimable,
         )
         running.stats = run.stats
 

@@ -36,8 +36,8 @@ def replay(
         modules: The networks that it calls one after the other, by name.
         objects: Objects that it changes (schedulers, say), put back before each execution.
         generators: Generators that it draws from.
-        tol: Tolerance of what the program returns, relative rms, as for :func:`paradrift.parallelize`; without a
-            scheduler it is not shared among steps.
+        tol: Tolerance of what the program returns, relative rms, as for :func:`paradrift.parallelize`; shared among the
+            steps of the schedulers in ``objects``, or else among the calls.
         window: Calls beyond the settled ones that are worked on; None: chosen by what batches cost here.
         secant: Whether stale calls are answered with secant slopes.
         single: Whether every call is evaluated alone.

@@ -55,8 +55,6 @@ class Replay:
         settings: How.
         objects: Objects whose attributes the program changes, and which are put back before each execution.
         barriers: Methods that must see settled values only, each run once: owner and name of the method.
-        steps: How many steps share the tolerance; read when needed, because programs set their timesteps late.
-        estimable: Whether the error of the result can be estimated: not where networks predict data.
         observe: Called with the number of settled calls whenever one is settled.
 
     Raises:
@@ -67,8 +65,6 @@ class Replay:
     settings: Settings
     objects: Sequence[Any] = ()
     barriers: Sequence[tuple[Any, str]] = ()
-    steps: Callable[[], int] = lambda: 1
-    estimable: Callable[[], bool] = lambda: True
     observe: Callable[[int], None] = lambda settled: None
     stats: ReplayStats = field(default_factory=ReplayStats)
     _ledger: Ledger = field(default_factory=Ledger)
@@ -91,7 +87,7 @@ class Replay:
         self._forecast = Forecast(
             ledger=self._ledger,
             tol=self.settings.tol,
-            estimable=self.estimable,
+            estimable=self._estimable,
             observe=lambda settled: self.observe(settled),  # which may be given later
         )
 
@@ -265,9 +261,19 @@ class Replay:
             self._evaluator.round(cells, need, _nowhere)
         self._exact = exact
 
+    def _steps(self) -> int:
+        """Steps of the schedulers; read when needed, because programs set them late."""
+        listed = [getattr(each, "timesteps", None) for each in self.objects]
+        return max((len(times) for times in listed if times is not None), default=0)
+
+    def _estimable(self) -> bool:
+        """Not where networks predict data."""
+        configs = [getattr(each, "config", None) for each in self.objects]
+        return all(config.get("prediction_type") != "sample" for config in configs if isinstance(config, Mapping))
+
     def _width(self, number: int) -> int:
-        cells, steps = self._ledger.cells, self.steps()
-        if steps == 1 and not self._ended:  # nobody knows yet how many calls will come
+        cells, steps = self._ledger.cells, self._steps()
+        if not steps and not self._ended:  # nobody knows yet how many calls will come
             steps = number + LONG
         width = self._pace.width(cells[number].signature, max(len(cells), steps) - number)
         self.stats.window = max(self.stats.window, width)
@@ -275,8 +281,8 @@ class Replay:
 
     def _allowed(self) -> float:
         """How far arguments may be: errors of many steps add up like independent ones; rounding is no distance."""
-        tol = self.settings.tol
-        return max(tol / max(1, self.steps()) ** 0.5, self._ledger.cells[0].signature.epsilon if tol > 0 else 0.0)
+        tol, cells = self.settings.tol, self._ledger.cells
+        return max(tol / (self._steps() or len(cells)) ** 0.5, cells[0].signature.epsilon if tol > 0 else 0.0)
 
     def _report(self, seconds: float) -> None:
         cells = self._ledger.cells
