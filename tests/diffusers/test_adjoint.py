@@ -1,7 +1,6 @@
 """The estimate of the final error: the adjoint against closed forms, the estimate against true errors."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -175,12 +174,12 @@ def test_calls_of_which_nothing_is_known_may_do_anything():
 class Net(nn.Module):
     """A small nonlinear network of a state and a time."""
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, std=0.3):
         super().__init__()
         torch.manual_seed(seed)
         self.inner, self.outer = nn.Linear(7, 16), nn.Linear(16, 6)
         for part in (self.inner, self.outer):
-            nn.init.normal_(part.weight, std=0.6)
+            nn.init.normal_(part.weight, std=std)  # large ones amplify errors by themselves, which is not estimated
         self.requires_grad_(False)
 
     def forward(self, x, timestep):
@@ -207,20 +206,22 @@ SEEDS = range(12)
 
 
 @pytest.mark.parametrize("tol", [1e-1, 1e-2, 1e-3])
-def test_the_estimate_covers_the_true_error(tol):
-    """Of 12 networks at each tolerance 10 are covered and all within a factor of 8; half are not 10 times too large.
+@pytest.mark.parametrize(("std", "factor"), [(0.3, 2), (0.6, 8)])
+def test_the_estimate_covers_the_true_error(std, factor, tol):
+    """Of 12 networks at each tolerance 10 are covered, the others up to a factor; half are not 10 times too large.
 
-    The one at a factor of 6 amplifies errors on the way, which the estimate takes no network to do.
+    The factor is 2 for networks that hardly amplify errors on the way, which the estimate takes none to do. With larger
+    weights one does, and is at 6.
     """
     ratios = []
     for seed in SEEDS:
-        net = Net(seed)
+        net = Net(seed, std)
         plain = loop(net, seed=seed)()
         found, stats = pd.replay(loop(net, seed=seed), {"net": net}, tol=tol, window=64, strict=True)
-        assert off(found, plain) < 3 * tol
+        assert off(found, plain) < (1 if std == 0.3 else 3) * tol
         ratios.append(off(found, plain) / stats.error_bound)
     assert sum(ratio > 1 for ratio in ratios) <= 2
-    assert max(ratios) < 8
+    assert max(ratios) < factor
     assert sorted(ratios)[len(ratios) // 2] > 1 / 10
 
 
@@ -343,39 +344,36 @@ class Steep(Net):
     """A network that turns quickly with its state."""
 
     def forward(self, x, timestep):
-        return torch.sin(20 * x + 3 * super().forward(x, timestep))
+        return torch.sin(100 * x + 3 * super().forward(x, timestep))
 
 
-def growing(net, seed, steps=20):
-    """Steps that amplify what is off: by 1.3 each."""
+def growing(net, seed, steps=16):
+    """Steps that amplify what is off: by 1.6 each."""
 
     def program():
         centre = 2 * torch.randn(2, 6, generator=torch.Generator().manual_seed(seed))
         x = centre
         for step in range(steps):
-            x = 1.3 * (x - centre) + centre + 0.01 * net(x, torch.tensor(step / steps))
+            x = 1.6 * (x - centre) + centre + 0.002 * net(x, torch.tensor(step / steps))
         return x
 
     return program
 
 
-@pytest.mark.parametrize("tol", [3e-2, 3e-3])
+@pytest.mark.parametrize("tol", [1e-2, 3e-3])
 def test_errors_that_grow_are_settled_more_strictly_in_a_second_pass(monkeypatch, tol):
     errors, rounds = {}, {}
-    one_step = SimpleNamespace(timesteps=[0])  # the whole tolerance for each call, which is too much here
     for passes in (rehearsal._PASSES, 0):
         monkeypatch.setattr(rehearsal, "_PASSES", passes)
         runs = []
         for seed in range(4):
-            net = Steep()
+            net = Steep(std=0.6)
             plain = growing(net, seed)()
-            found, stats = pd.replay(
-                growing(net, seed), {"net": net}, objects=[one_step], tol=tol, window=64, strict=True
-            )
+            found, stats = pd.replay(growing(net, seed), {"net": net}, tol=tol, window=64, strict=True)
             runs.append((off(found, plain), stats.rounds))
             assert (stats.error_bound <= MARGIN * tol) == (passes > 0)
         errors[passes > 0], rounds[passes > 0] = zip(*runs, strict=True)
     assert max(errors[True]) <= tol
     assert min(errors[False]) > tol
     assert all(more > fewer for more, fewer in zip(rounds[True], rounds[False], strict=True))
-    assert max(rounds[True]) < 20
+    assert max(rounds[True]) < 16
