@@ -116,16 +116,16 @@ def test_the_window_is_where_batches_begin_to_cost(monkeypatch, knee):
     """Free up to some size, three times as expensive at twice of it; every round settles the whole window."""
     monkeypatch.setattr(pace, "rounds_of", lambda width, calls: calls / width)
     costs = {1: 1.0, 4: 1.0, knee: 1.0, 2 * knee: 3.0, 4 * knee: 7.0}
-    assert paced(costs).width(KIND, 5000) == knee
+    assert paced(costs).width({KIND: 1.0}, 5000) == knee
 
 
 def test_a_flat_cost_asks_for_a_wide_window_and_a_proportional_one_for_none():
     wide = paced({1: 1.0, 4: 1.0, 64: 1.0})
-    assert wide.width(KIND, 1000) == max(WIDTHS)
+    assert wide.width({KIND: 1.0}, 1000) == max(WIDTHS)
     assert wide.plan.startswith(f"window {max(WIDTHS)}: predicted ")
     assert wide.plan.endswith(" times faster than plainly")
     none = paced({calls: float(calls) for calls in (1, 4, 64)})
-    assert none.width(KIND, 1000) == 1
+    assert none.width({KIND: 1.0}, 1000) == 1
     assert none.plan == ALONE
 
 
@@ -134,21 +134,21 @@ def test_the_predicted_factor_is_that_of_the_prediction(monkeypatch):
     monkeypatch.setattr(pace, "rounds_of", lambda width, calls: calls / width)
     monkeypatch.setattr(pace, "WIDTHS", (4, 8))
     found = paced({1: 1.0, 8: 1.0})
-    assert found.width(KIND, 800) == 8
+    assert found.width({KIND: 1.0}, 800) == 8
     assert found.plan == "window 8: predicted 8.0 times faster than plainly"
     found.played(8, 8 / 24)
-    assert found.width(KIND, 800) == 8
+    assert found.width({KIND: 1.0}, 800) == 8
     assert found.plan == "window 8: predicted 6.0 times faster than plainly"
     found = paced({1: 1.0, 8: 1.0})
     found.played(8, 800.0)  # playing the tape is what takes the time
-    assert found.width(KIND, 800) == 1
+    assert found.width({KIND: 1.0}, 800) == 1
 
 
 def test_a_small_gain_is_no_reason(monkeypatch):
     """A window must promise a fifth less time: the replay itself is not free."""
     monkeypatch.setattr(pace, "rounds_of", lambda width, calls: calls / width)
     for share in (0.9, 0.82, 0.78, 0.6):
-        width = paced({1: 1.0, 4: 4 * share, 64: 64 * share}).width(KIND, 100_000)
+        width = paced({1: 1.0, 4: 4 * share, 64: 64 * share}).width({KIND: 1.0}, 100_000)
         assert (width > 1) == (share < 0.8)
 
 
@@ -156,42 +156,42 @@ def test_a_small_gain_is_no_reason(monkeypatch):
 @pytest.mark.parametrize(("narrowest", "expected"), [(1, TRIAL), (16, 16)])
 def test_where_no_batch_was_timed_a_few_calls_are_tried(costs, narrowest, expected):
     found = paced(costs, narrowest=narrowest)
-    assert found.width(KIND, 1000) == expected
+    assert found.width({KIND: 1.0}, 1000) == expected
     assert found.plan == f"window {expected}, to try"
-    assert found.width(OTHER, 1000) == expected
+    assert found.width({OTHER: 1.0}, 1000) == expected
 
 
 @pytest.mark.parametrize("narrowest", [6, 16, 48])
 def test_no_window_is_narrower_than_batches_are_filled_up_to(narrowest):
     knee = paced({1: 1.0, 4: 1.0, narrowest: 1.5, 64: 60.0}, narrowest=narrowest)
-    assert knee.width(KIND, 1000) == narrowest
-    assert knee.width(KIND, narrowest - 1) in (1, narrowest - 1)
-    assert paced({1: 1.0, narrowest: float(narrowest)}, narrowest=narrowest).width(KIND, 1000) == 1
+    assert knee.width({KIND: 1.0}, 1000) == narrowest
+    assert knee.width({KIND: 1.0}, narrowest - 1) in (1, narrowest - 1)
+    assert paced({1: 1.0, narrowest: float(narrowest)}, narrowest=narrowest).width({KIND: 1.0}, 1000) == 1
 
 
 @pytest.mark.parametrize("remaining", [1, 2, 3])
 def test_the_last_calls_are_one_window(remaining):
-    assert paced({1: 1.0, 4: 1.0}).width(KIND, remaining) == remaining
+    assert paced({1: 1.0, 4: 1.0}).width({KIND: 1.0}, remaining) == remaining
 
 
 def test_no_window_is_wider_than_what_is_left():
     found = paced({1: 1.0, 64: 1.0})
     for remaining in range(TRIAL, 70):
-        assert found.width(KIND, remaining) <= remaining
+        assert found.width({KIND: 1.0}, remaining) <= remaining
 
 
 def test_a_window_that_was_asked_for_is_taken():
     found = paced({1: 1.0, 4: 4.0}, window=7)
-    assert found.width(KIND, 1000) == found.width(KIND, 2) == 7
+    assert found.width({KIND: 1.0}, 1000) == found.width({KIND: 1.0}, 2) == 7
     assert found.plan == "window 7 as asked"
 
 
 def test_the_plan_is_about_most_of_the_calls_and_not_about_the_last():
     found = paced({1: 1.0, 4: 1.0, 64: 1.0})
-    found.width(KIND, 200)
+    found.width({KIND: 1.0}, 200)
     said = found.plan
     for remaining in (90, 20, 5, 2):
-        found.width(KIND, remaining)
+        found.width({KIND: 1.0}, remaining)
     assert found.plan == said
 
 
@@ -199,15 +199,15 @@ def test_costs_are_remembered_with_the_network_its_shapes_and_the_threads():
     net, threads = Net(), torch.get_num_threads()
     paced({1: 1.0, 4: 4.0, 64: 64.0}, net)
     later = Pace(modules={"other name": net, "net": net})
-    assert later.width(KIND, 1000) == 1
-    assert later.width(OTHER, 1000) == TRIAL
-    assert Pace(modules={"net": Net()}).width(KIND, 1000) == TRIAL
+    assert later.width({KIND: 1.0}, 1000) == 1
+    assert later.width({OTHER: 1.0}, 1000) == TRIAL
+    assert Pace(modules={"net": Net()}).width({KIND: 1.0}, 1000) == TRIAL
     try:
         torch.set_num_threads(threads + 1)
-        assert later.width(KIND, 1000) == TRIAL
+        assert later.width({KIND: 1.0}, 1000) == TRIAL
     finally:
         torch.set_num_threads(threads)
-    assert later.width(KIND, 1000) == 1
+    assert later.width({KIND: 1.0}, 1000) == 1
 
 
 def test_costs_are_forgotten_with_the_network():
@@ -302,3 +302,34 @@ def test_networks_that_sleep_are_told_apart(cost, alone):
             assert (stats.evaluations == 24) == alone
             return
     raise AssertionError(plans)
+
+
+class Second(Timed):
+    """Takes what another network gives."""
+
+    def forward(self, x, timestep, residual):
+        return super().forward(x + residual, timestep)
+
+
+@pytest.mark.parametrize(("one", "other"), [(flat, proportional), (proportional, flat)])
+def test_two_networks_are_planned_together(clock, one, other):
+    a, b = Timed(clock, one), Second(clock, other)
+
+    def program():
+        x = torch.randn(1, 6, generator=torch.Generator().manual_seed(1))
+        for step in range(24):
+            t = torch.tensor(step / 24)
+            x = x - 0.3 * b(x, t, a(x, t))
+        return x
+
+    for _ in range(3):
+        _, stats = pd.replay(program, {"a": a, "b": b}, tol=1e-3, strict=True)
+    assert stats.model_seconds <= 1.05 * stats.sequential_seconds
+    assert (stats.window == 1) == (stats.plan == ALONE)
+
+
+def test_calls_that_are_evaluated_alone_need_no_window(clock):
+    net = Timed(clock, proportional)
+    stats = pd.replay(loop(net), {"net": net}, tol=0.0, single=True, strict=True)[1]
+    assert stats.plan == "one call after the other: each is to be evaluated alone"
+    assert (stats.evaluations, stats.rounds, stats.executions) == (40, 40, 1)

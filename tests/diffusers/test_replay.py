@@ -110,7 +110,7 @@ def test_structures_and_numbers_go_through():
     plain = program()
     found, stats = pd.replay(program, {"net": net}, tol=1e-6, window=64, strict=True)
     assert float((found - plain).abs().max()) < 1e-4
-    exact, _ = pd.replay(program, {"net": net}, tol=0.0, single=True, strict=True)
+    exact, _ = pd.replay(program, {"net": net}, tol=0.0, single=True, window=16, strict=True)
     assert torch.equal(exact, plain)
     assert stats.calls == 12
 
@@ -295,7 +295,7 @@ def test_global_randomness_ends_where_the_plain_run_leaves_it():
     plain = draw(pipe, seed=None)
     expected = torch.get_rng_state()
     torch.manual_seed(9)
-    with pd.parallelize(pipe, tol=0.0, single=True, strict=True):
+    with pd.parallelize(pipe, tol=0.0, single=True, window=16, strict=True):
         found = draw(pipe, seed=None)
     assert np.array_equal(found, plain)
     assert torch.equal(torch.get_rng_state(), expected)

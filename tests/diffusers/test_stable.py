@@ -111,7 +111,7 @@ def test_a_callback_sees_each_step_once_in_order_with_settled_values() -> None:
 
     plain_result, plain = run(), list(seen)
     pipe.last_seen = -1
-    with parallelize(pipe, tol=0.0, single=True, strict=True) as running:
+    with parallelize(pipe, tol=0.0, single=True, window=16, strict=True) as running:
         found = run()
     assert running.stats.executions > 1
     assert [each[:2] for each in seen] == [each[:2] for each in plain]

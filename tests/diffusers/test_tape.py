@@ -328,7 +328,7 @@ def draws_around_values(x, kept):
         (compares, "reads a value out of a tensor"),
         (changes_an_older_one, "changes a tensor in place that is older than the last call"),
         (changes_a_view_of_an_older_one, "changes a tensor in place that is older than the last call"),
-        (writes_into_a_buffer, "changes a tensor in place that is older than the last call"),
+        (writes_into_a_buffer, "changes a tensor in place that did not depend on the networks"),
         (names_its_output, "was given a tensor by name"),
         (changes_a_constant, "the program changes a constant of its tape in place"),
         (goes_through_numpy, "the program computes other arguments than its tape"),

@@ -80,7 +80,7 @@ def test_a_check_that_only_guesses_fail_is_never_seen(kind, window):
     found, stats = pd.replay(loop(net, check=check), {"net": net}, tol=0.0, single=True, window=window, strict=True)
     assert torch.equal(found, true[-1])
     assert (stats.fallback, stats.settled, stats.calls) == (None, 24, 24)
-    assert bool(failed) == (window != 1)
+    assert bool(failed) == (window not in (1, None))  # planned, calls that are evaluated alone come one by one
     assert stats.rounds <= 24
     assert untouched(net)
     if window is not None and window > 1:

@@ -7,6 +7,7 @@ the first dimension (samples, guidance halves).
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,14 @@ class Signature:
     module: str
     structure: Any
     shapes: tuple[Any, ...]
+
+    def __hash__(self) -> int:
+        """Hashed once: structures are long, and signatures are looked up at every call."""
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.module, self.structure, self.shapes))
 
     @property
     def epsilon(self) -> float:

@@ -53,6 +53,7 @@ class Evaluator:
             sources: Which arguments of a call are outputs of an earlier one.
         """
         self.stats.rounds += 1
+        self.stats.window = max(self.stats.window, numbers[-1] - numbers[0] + 1)
         self.stats.evaluations += len(numbers)
         begin = time.perf_counter()
         groups: dict[Any, list[int]] = {}
@@ -85,12 +86,13 @@ class Evaluator:
 
     def _first(self, batcher: Batcher, cell: Cell) -> tuple[Leaves, Any]:
         """The first call of a kind, alone; and once more, to see whether the network is a function."""
+        begin = _now(cell)
         found = batcher.alone(cell)
         if batcher.single:
             return found
-        begin = _now(cell)
+        between = _now(cell)
         again, _ = batcher.alone(cell)
-        self.pace.measured(cell.signature, 1, _now(cell) - begin)
+        self.pace.measured(cell.signature, 1, min(_now(cell) - between, between - begin))
         for one, other in zip(found[0], again, strict=True):
             if isinstance(one, torch.Tensor) and not torch.equal(one.nan_to_num(), other.nan_to_num()):
                 raise Refused(

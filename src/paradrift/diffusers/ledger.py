@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,12 @@ class Ledger:
     position: int = 0
     _seen: dict[int, tuple[Tensor, int | None, Tensor]] = field(default_factory=dict)
     _kinds: dict[Signature, Signature] = field(default_factory=dict)
+    _tally: Counter[Signature] = field(default_factory=Counter)
+
+    @property
+    def shares(self) -> dict[Signature, float]:
+        """Share of each kind among the calls so far."""
+        return {kind: count / len(self.cells) for kind, count in self._tally.items() if count}
 
     @property
     def complete(self) -> bool:
@@ -79,9 +86,10 @@ class Ledger:
         if number < len(self.cells) and self.cells[number].signature is not kind:
             if number < self.front:
                 raise Refused(f"expected call {number} of {name} again, found another kind: {_REMEDY}")
-            del self.cells[number:]
+            self._cut(number)
         if number == len(self.cells):
             self.cells.append(Cell(signature=kind, leaves=[]))
+            self._tally[kind] += 1
         cell = self.cells[number]
         leaves = self._written(raw, cell.known)
         if number < self.front:
@@ -108,11 +116,15 @@ class Ledger:
 
     def end(self) -> None:
         """The program has come to its end: calls beyond are none of its own (an interrupted loop)."""
-        del self.cells[self.position :]
+        self._cut(self.position)
 
     def doubt(self) -> None:
         """What was evaluated ahead is worth nothing any more."""
-        del self.cells[self.front :]
+        self._cut(self.front)
+
+    def _cut(self, number: int) -> None:
+        self._tally.subtract(cell.signature for cell in self.cells[number:])
+        del self.cells[number:]
 
     def unrepeatable(self, number: int) -> Refused:
         """What to raise when the arguments of a call do not come again.

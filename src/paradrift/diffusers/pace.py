@@ -15,6 +15,7 @@ from paradrift.diffusers.calls import Cell, Signature
 from paradrift.planner import MARGIN, cost_of, rounds_of
 
 TRIAL = 4  # calls in the first round, where nothing is known of what a batch costs
+_RARE = 0.05  # share of a kind of calls below which its cost does not matter
 _NEWS = 0.3  # weight of the latest of several timings
 _RETRY = 200  # choices of one call after which a batch is timed again; a call asks twice
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -93,11 +94,11 @@ class Pace:
             total += count * known[1]
         return total
 
-    def width(self, kind: Signature, remaining: int) -> int:
+    def width(self, shares: Mapping[Signature, float], remaining: int) -> int:
         """The window to work on now.
 
         Args:
-            kind: Signature of the first unsettled call.
+            shares: Share of each kind among the program's calls; rare kinds do not count.
             remaining: Calls that are not settled.
 
         Returns:
@@ -106,18 +107,19 @@ class Pace:
         if self.window is not None:
             self.plan = f"window {self.window} as asked" if self._stopped is None else self._stopped
             return self.window
-        costs = self._costs(kind)
-        if 1 not in costs or len(costs) == 1:
+        costs = [(share, self._costs(kind)) for kind, share in shares.items() if share > _RARE]
+        if any(1 not in known or len(known) == 1 for _, known in costs):
             self.plan = f"window {max(TRIAL, self.narrowest)}, to try"
             return max(TRIAL, self.narrowest)
         if remaining < TRIAL:
             return max(1, remaining)
-        plain = remaining * costs[1]
-        widths = [width for width in WIDTHS if self.narrowest <= width <= remaining]
-        seconds = {
-            width: rounds_of(width, remaining) * (self._round(_busy(width, remaining), costs) + width * self._playing)
-            for width in widths
-        }
+        plain = remaining * sum(share * known[1] for share, known in costs)
+        seconds: dict[int, float] = {}
+        for width in WIDTHS:
+            if self.narrowest <= width <= remaining:
+                busy = _busy(width, remaining)
+                batches = sum(self._round(max(1.0, share * busy), known) for share, known in costs)
+                seconds[width] = rounds_of(width, remaining) * (batches + width * self._playing)
         best = min(seconds, key=seconds.__getitem__, default=1)
         if best != 1 and seconds[best] > MARGIN * plain:
             best = 1

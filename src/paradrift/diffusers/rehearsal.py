@@ -24,7 +24,7 @@ from paradrift.diffusers.tape import Tape, Values
 
 _FEW = 16  # calls for which it is not worth while to leave the tape
 _PASSES = 4  # times that budgets are made stricter
-_SHARE = 0.5  # of the tolerance, that the second pass aims at; half of it in each further one
+_SHARE = 0.5  # of the tolerance: what the estimate may say; each further pass aims at half of it
 
 
 @dataclass(kw_only=True)
@@ -71,7 +71,7 @@ class Rehearsal:
                 if self._front < tape.end or not tape.complete or self.tol == 0 or not self.estimable:
                     break
                 found = self._estimated()
-                if found is None or found.settling <= self.tol or attempt == _PASSES:
+                if found is None or found.settling <= _SHARE * self.tol or attempt == _PASSES:
                     break
                 self._budget = _SHARE * self.tol * 0.5**attempt / len(self.cells)
                 if not self._reopen(found.effects):

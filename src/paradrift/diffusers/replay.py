@@ -59,7 +59,7 @@ def replay(
         ...     for _ in range(10):
         ...         x = x - 0.1 * net(x)
         ...     return x
-        >>> found, stats = replay(loop, {"net": net}, tol=0.0, single=True)
+        >>> found, stats = replay(loop, {"net": net}, tol=0.0, single=True, window=8)
         >>> torch.equal(found, loop()), stats.calls, stats.rounds <= 10
         (True, 10, True)
     """

@@ -6,9 +6,10 @@ a :mod:`tape <paradrift.diffusers.tape>`. On the tape all calls are settled in a
 the program starts again from the top, its random states and its objects put back, and every call that comes with the
 arguments of its evaluation is answered with its result. Where there is no tape, one round is made before each start.
 
-The first unsettled call has exact arguments, so each round settles at least one: there are never more rounds than the
-program has calls. Nothing needs to be known of the program but that it can be run again, that its networks are
-functions of their arguments, and that their calls can be merged; all three are checked while it runs.
+The first unsettled call has exact arguments, so each round settles at least one: there are no more rounds than the
+program has calls, but where a second pass is needed to keep the tolerance, or a network loses its numbers. Nothing
+needs to be known of the program but that it can be run again, that its networks are functions of their arguments, and
+that their calls can be merged; all three are checked while it runs.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Replay:
         if not self.modules:
             raise SpecError("expected at least one network to replay, found none: name them with modules={...}")
         self._pace = Pace(modules=self.modules, window=self.settings.window, largest=self.settings.max_rows)
+        if self.settings.single and self.settings.window is None:
+            self._pace.stop("each is to be evaluated alone")
         self._forecast = Forecast(
             ledger=self._ledger,
             tol=self.settings.tol,
@@ -275,9 +278,7 @@ class Replay:
         cells, steps = self._ledger.cells, self._steps()
         if not steps and not self._ended:  # nobody knows yet how many calls will come
             steps = number + LONG
-        width = self._pace.width(cells[number].signature, max(len(cells), steps) - number)
-        self.stats.window = max(self.stats.window, width)
-        return width
+        return self._pace.width(self._ledger.shares, max(len(cells), steps) - number)
 
     def _allowed(self) -> float:
         """How far arguments may be: errors of many steps add up like independent ones; rounding is no distance."""

@@ -11,7 +11,8 @@ class ReplayStats:
 
     Args:
         rounds: Batches evaluated one after the other.
-        evaluations: Calls evaluated, over all rounds.
+        evaluations: Calls evaluated, over all rounds; not counted are what fills up batches, and the checks of the
+            first call of a kind.
         calls: Calls that the program makes.
         settled: Calls of them that are settled: all, unless the run was cut short or fell back.
         executions: How often the program was run.
@@ -19,7 +20,7 @@ class ReplayStats:
         model_seconds: Wall time inside the networks.
         sequential_seconds: Predicted wall time of the networks in the plain run, from single calls measured in this
             run or an earlier one; None where none was.
-        window: Widest window of calls that was worked on.
+        window: Widest span of calls that were evaluated in one round.
         plan: Why that window, in one sentence.
         error_bound: Estimated relative rms distance of the final latent to that of the plain run; 0 where every call
             was evaluated at its own arguments, None where nothing can be said.

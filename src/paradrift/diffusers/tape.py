@@ -253,7 +253,8 @@ class Tape(TorchDispatchMode):
         if any(isinstance(value, Tensor) for value in kwargs.values()):
             self._break(f"{func} was given a tensor by name")
         elif mutable and self._birth.get(getattr(written[0], "number", -1)) != len(self._segments):
-            self._break(f"{func} changes a tensor in place that is older than the last call")
+            older = "is older than the last call" if isinstance(written[0], Slot) else "did not depend on the networks"
+            self._break(f"{func} changes a tensor in place that {older}")
         elif torch.Tag.nondeterministic_seeded in func.tags:
             if mutable:  # fresh numbers into memory of the tape: those of this time
                 self._append(torch.ops.aten.copy_.default, (written[0], found.clone()), {}, (found,))
