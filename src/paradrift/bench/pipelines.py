@@ -10,7 +10,6 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 import paradrift as pd
@@ -20,15 +19,14 @@ from paradrift.pretrained.pipeline import DigitsPipeline, digits_pipeline
 CASES = (
     (DDIMScheduler, 50),
     (DPMSolverMultistepScheduler, 50),
-    (UniPCMultistepScheduler, 50),
     (DDPMScheduler, 250),
     (DDPMScheduler, 1000),
 )
-TOL = 1e-2
+TOL = 3e-2  # for errors of at most 1e-2
 
 
 def pipelines(quick: bool) -> Iterator[Record]:
-    """One digit through its pipeline, guided and not: DDIM, DPM++ 2M and UniPC with 50 steps, DDPM with 250 and 1000.
+    """One digit through its pipeline, guided and not: DDIM and DPM++ 2M with 50 steps, DDPM with 250 and 1000.
 
     Args:
         quick: One repetition of a few steps: a check that all of it runs.

@@ -39,6 +39,7 @@ from paradrift.diffusers.stats import ReplayStats
 from paradrift.diffusers.visits import Visits
 from paradrift.errors import Refused, SpecError
 
+SHARED = 50  # steps that share the tolerance; where there are more, their errors are smaller, or forgotten
 FILL = 16  # calls in a batch of one size, where neither max_rows nor the window says
 LONG = 32  # calls that are expected to come, where nothing says how many
 
@@ -281,9 +282,10 @@ class Replay:
         return self._pace.width(self._ledger.shares, max(len(cells), steps) - number)
 
     def _allowed(self) -> float:
-        """How far arguments may be: errors of many steps add up like independent ones; rounding is no distance."""
+        """How far arguments may be: errors of some steps add up like independent ones; rounding is no distance."""
         tol, cells = self.settings.tol, self._ledger.cells
-        return max(tol / (self._steps() or len(cells)) ** 0.5, cells[0].signature.epsilon if tol > 0 else 0.0)
+        shared = min(self._steps() or len(cells), SHARED)
+        return max(tol / shared**0.5, cells[0].signature.epsilon if tol > 0 else 0.0)
 
     def _report(self, seconds: float) -> None:
         cells = self._ledger.cells
