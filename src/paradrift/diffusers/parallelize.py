@@ -54,8 +54,8 @@ def parallelize(
     Args:
         pipe: The pipeline; it is as before when the block ends, also after an exception.
         tol: Tolerance of the final latent against the plain run, relative rms. Calls settle when their arguments are
-            within ``tol / sqrt(steps)`` (of at most 50) of where they were evaluated, and stricter where the estimate of the final
-            error asks for it; 0 asks for the plain run itself.
+            within ``tol / sqrt(steps)`` (of at most 50) of where they were evaluated, and stricter where the estimate
+            of the final error asks for it; 0 asks for the plain run itself.
         window: Network calls beyond the settled ones that are worked on; None: chosen by what batches cost here, which
             is measured; 1 where none promises to be faster.
         secant: Whether stale calls are answered with secant slopes, or as they are.

@@ -20,7 +20,8 @@ from paradrift.diffusers.adjoint import Estimate, Response, estimate, response
 from paradrift.diffusers.calls import Cell
 from paradrift.diffusers.evaluation import Evaluator
 from paradrift.diffusers.lending import borrow, recognised
-from paradrift.diffusers.tape import Tape, Values
+from paradrift.diffusers.operations import Values
+from paradrift.diffusers.tape import Tape
 
 _FEW = 16  # calls for which it is not worth while to leave the tape
 _PASSES = 4  # times that budgets are made stricter

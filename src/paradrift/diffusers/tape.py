@@ -13,7 +13,6 @@ place that are older than the last call, programs whose control flow depends on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,57 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from paradrift.diffusers.calls import Leaves
 from paradrift.diffusers.keeping import version
+from paradrift.diffusers.operations import Operation, Segment, Slot, Values, filled, numbers
 
 BYTES = 2**30  # of constants; a tape that needs more is cut there
 _MARK = "_paradrift_slot"
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place on the tape.
-
-    Args:
-        number: Its number.
-    """
-
-    number: int
-
-
-Values = dict[int, Tensor]  # what stands in the slots
-
-
-@dataclass(frozen=True)
-class _Operation:
-    """One tensor operation: its arguments with slots in the places of what depends on the outputs."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    results: tuple[int | None, ...]
-
-    def play(self, values: Values) -> None:
-        found = self.function(*(_filled(a, values) for a in self.args), **self.kwargs)
-        for slot, value in zip(self.results, found if isinstance(found, tuple | list) else (found,), strict=True):
-            if slot is not None:
-                values[slot] = value
-
-
-def _filled(argument: Any, values: Values) -> Any:  # noqa: ANN401
-    if isinstance(argument, Slot):
-        return values[argument.number]
-    if isinstance(argument, list):
-        return [_filled(item, values) for item in argument]
-    return argument
-
-
-@dataclass
-class _Segment:
-    """What happens between the answer to one call and the next call."""
-
-    answers: tuple[int | None, ...]
-    operations: list[_Operation] = field(default_factory=list)
-    arguments: list[Any] = field(default_factory=list)  # of the next call: slots, or constants
-    last_use: list[int] = field(default_factory=list)  # slots that nobody needs afterwards
 
 
 class Tape(TorchDispatchMode):
@@ -93,7 +45,7 @@ class Tape(TorchDispatchMode):
         self.broken: str | None = None
         self.complete = False
         self.result: list[Slot] = []
-        self._segments: list[_Segment] = []
+        self._segments: list[Segment] = []
         self._token = object()  # of this tape, in the tensors that are on it
         self._birth: dict[int, int] = {}  # slot -> number of segments when its memory was made
         self._storage: dict[int, int] = {}  # slot -> address of its memory
@@ -119,7 +71,7 @@ class Tape(TorchDispatchMode):
         Args:
             outputs: The flattened answer as the program got it.
         """
-        call, segment = self.end, _Segment(answers=())
+        call, segment = self.end, Segment(answers=())
         self._segments.append(segment)
         segment.answers = tuple(self._bear(v).number if isinstance(v, Tensor) else None for v in outputs)
         for place, slot in enumerate(segment.answers):
@@ -204,7 +156,7 @@ class Tape(TorchDispatchMode):
                 values[slot] = value
         for operation in segment.operations:
             operation.play(values)
-        arguments = [_filled(argument, values) for argument in segment.arguments]
+        arguments = [filled(argument, values) for argument in segment.arguments]
         for slot in segment.last_use:
             values.pop(slot, None)
         return arguments
@@ -269,13 +221,13 @@ class Tape(TorchDispatchMode):
     def _append(
         self, func: Callable[..., Any], written: tuple[Any, ...], kwargs: dict[str, Any], results: Sequence[Tensor]
     ) -> None:
-        used = _numbers(written)
+        used = numbers(written)
         slots = tuple((self._slot(value) or self._bear(value, used)).number for value in results)
         if func is torch.ops.aten.detach.default:  # the same view, but the adjoint goes through it
             func = torch.ops.aten.alias.default
         for argument in written:
             self._keep(argument)
-        self._segments[-1].operations.append(_Operation(func, written, kwargs, slots))
+        self._segments[-1].operations.append(Operation(func, written, kwargs, slots))
 
     def _changed(self, slot: Slot) -> None:
         """An answer that is changed in place, perhaps through a view, is not handed on as it is."""
@@ -323,8 +275,8 @@ class Tape(TorchDispatchMode):
         for segment in reversed(self._segments):
             used = {slot for operation in segment.operations for slot in operation.results if slot is not None}
             for operation in segment.operations:
-                used |= set(_numbers(operation.args))
-            used |= set(_numbers(segment.arguments)) | {slot for slot in segment.answers if slot is not None}
+                used |= set(numbers(operation.args))
+            used |= set(numbers(segment.arguments)) | {slot for slot in segment.answers if slot is not None}
             segment.last_use = sorted(used - seen)
             seen |= used
 
@@ -333,13 +285,3 @@ def _ordinary(argument: Tensor) -> Tensor:
     """A copy of a tensor made in inference mode, which no gradient could go through."""
     with torch.inference_mode(False):
         return argument.clone()
-
-
-def _numbers(items: Sequence[Any]) -> list[int]:
-    found: list[int] = []
-    for item in items:
-        if isinstance(item, Slot):
-            found.append(item.number)
-        elif isinstance(item, list):
-            found += _numbers(item)
-    return found
