@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from paradrift import grids as grids
+from paradrift import plans as plans
 from paradrift.adapters import denoiser as denoiser
 from paradrift.adapters import diffusers_denoiser as diffusers_denoiser
 from paradrift.adapters import edm_denoiser as edm_denoiser
@@ -28,6 +29,8 @@ from paradrift.forms import Form as Form
 from paradrift.guesses import Coast as Coast
 from paradrift.guesses import Given as Given
 from paradrift.guesses import Repeat as Repeat
+from paradrift.plans import Plan as Plan
+from paradrift.plans import plan as plan
 from paradrift.presets import default as default
 from paradrift.presets import paradigms as paradigms
 from paradrift.presets import piadm_ode as piadm_ode

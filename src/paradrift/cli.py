@@ -1,4 +1,4 @@
-"""The command line: ``paradrift sample``, ``bench``, ``plot``, ``cite``."""
+"""The command line: ``paradrift sample``, ``bench``, ``plot``, ``plan``, ``cite``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 import paradrift as pd
-from paradrift import choices, citations, cli_bench, cli_pipeline, pipelines, plots, report
+from paradrift import choices, citations, cli_bench, cli_pipeline, cli_plan, pipelines, plots, report
 from paradrift.choices import Precision, SamplerName, SolverName
 from paradrift.diffusers.settings import Settings
 from paradrift.errors import ParadriftError
@@ -258,6 +258,7 @@ def sample(
 
 app.command()(cli_bench.bench)
 app.command()(cli_bench.plot)
+app.command()(cli_plan.plan)
 
 
 @app.command()
