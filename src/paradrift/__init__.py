@@ -29,6 +29,8 @@ from paradrift.forms import Form as Form
 from paradrift.guesses import Coast as Coast
 from paradrift.guesses import Given as Given
 from paradrift.guesses import Repeat as Repeat
+from paradrift.ode import odeint as odeint
+from paradrift.ode import odeint_solution as odeint_solution
 from paradrift.plans import Plan as Plan
 from paradrift.plans import plan as plan
 from paradrift.presets import default as default
