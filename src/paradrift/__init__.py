@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paradrift import certificate as certificate
 from paradrift import grids as grids
 from paradrift import plans as plans
 from paradrift.adapters import denoiser as denoiser
@@ -12,6 +13,7 @@ from paradrift.adapters import from_scheduler as from_scheduler
 from paradrift.analytic import Gaussian as Gaussian
 from paradrift.analytic import GaussianMixture as GaussianMixture
 from paradrift.analytic import PointMass as PointMass
+from paradrift.certificate import Certificate as Certificate
 from paradrift.denoisers import Clipped as Clipped
 from paradrift.denoisers import Counted as Counted
 from paradrift.denoisers import Denoiser as Denoiser
