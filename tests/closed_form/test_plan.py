@@ -53,6 +53,15 @@ def test_the_ode_by_hand_for_256_dimensions_and_total_variation_one_tenth():
     assert dataclasses.astuple(plan.terms) == pytest.approx(expected)
 
 
+def test_the_corrector_of_a_steep_score_by_hand():
+    """L = 2, quarter 0.01: N = 36 blocks of 1/4; corrections of time 1 / sqrt(2), steps sqrt(0.01 / 64) / N; K = 16."""
+    plan = pd.plan(64, tv=0.2, ode=True, lipschitz=2.0)
+    assert (plan.blocks, plan.length, plan.horizon) == (36, 0.25, pytest.approx(9.001))
+    assert plan.corrector == pd.plans.Corrector(time=math.sqrt(0.5), steps=2037, sweeps=16)  # 2036.5, log(8294400)
+    longer = pd.plan(64, tv=0.2, ode=True, lipschitz=2.0, constants=Constants(correction=2.0, block=0.5))
+    assert (longer.length, longer.corrector.time) == (0.125, pytest.approx(math.sqrt(2)))
+
+
 def test_a_short_horizon_counts_the_grid_by_its_early_stop():
     plan = pd.plan(1, kl=1.0, early_stop=1e-4)
     assert (plan.horizon, plan.clock) == (pytest.approx(2.0001), pytest.approx(math.log(1e4)))
