@@ -118,6 +118,40 @@ def test_a_function_that_cannot_be_mapped_is_called_in_a_loop():
     torch.testing.assert_close(pd.odeint(f, start, t, method="rk4"), expected, rtol=1e-10, atol=1e-10)
 
 
+def test_guesses_outside_the_domain_of_a_function_are_survived():
+    seen = []
+
+    def f(t, y):
+        seen.append(y.detach())
+        return torch.sqrt(1 - y**2)  # the sine, and not a number above 1
+
+    start, t = torch.zeros(1, dtype=REAL), torch.linspace(0, 1.5, 33, dtype=REAL)
+    expected = torchdiffeq.odeint(lambda t, y: torch.sqrt(1 - y**2), start, t, method="euler")
+    found = pd.odeint(f, start, t, method="euler", batched=True)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert max(float(y.max()) for y in seen) > 1
+
+
+def test_mistakes_of_a_function_are_its_own():
+    with pytest.raises(ZeroDivisionError):
+        pd.odeint(lambda t, y: y / 0 if y.ndim else 1 / 0, torch.tensor(1.0), torch.tensor([0.0, 1.0]), method="euler")
+
+
+def test_rows_are_limited_in_every_call_gradients_included():
+    seen = []
+    rate = torch.tensor(0.5, dtype=REAL, requires_grad=True)
+
+    def f(t, y):
+        seen.append(len(t))
+        return -rate * y
+
+    start, t = torch.ones(2, dtype=REAL), GRIDS["even"]
+    pd.odeint(f, start, t, method="rk4", batched=True, max_rows=10)[-1].sum().backward()
+    assert max(seen) == 10
+    expected = torch.autograd.grad(torchdiffeq.odeint(lambda t, y: -rate * y, start, t, method="rk4")[-1].sum(), rate)
+    torch.testing.assert_close(rate.grad, expected[0], rtol=1e-10, atol=1e-10)
+
+
 def test_a_function_may_differentiate_inside_itself():
     def f(t, y):
         with torch.enable_grad():
@@ -151,14 +185,15 @@ class Network(nn.Module):
 
 def gradients(solve, network, options):
     start = torch.tensor([0.7, -0.4], dtype=REAL, requires_grad=True)
-    t = (torch.linspace(0, 1, 13, dtype=REAL) ** 2 * 3).requires_grad_()
+    t = (torch.linspace(0, 1, 9, dtype=REAL) ** 2 * 2).requires_grad_()
     solution = solve(network, start, t, options=options)
     weights = torch.linspace(-1, 1, solution.numel(), dtype=REAL).view_as(solution)
     return torch.autograd.grad((weights * solution.sin()).sum(), [start, t, *network.parameters()])
 
 
-@pytest.mark.parametrize("options", [None, {"step_size": 0.13}], ids=["grid", "step size"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "options"), [*((method, None) for method in METHODS), ("midpoint", {"step_size": 0.125})]
+)
 def test_gradients_of_start_times_and_parameters_are_those_of_torchdiffeq(method, options):
     network = Network()
 

@@ -82,6 +82,8 @@ class Function:
         if self.vectorised and len(times) > 1:
             try:
                 return self._join(torch.vmap(self.function)(times, self.split(states, *many)), many)
+            except torch.OutOfMemoryError:
+                raise  # fewer rows may fit
             except Exception:  # not every function can be mapped; its own mistakes show up again below
                 self.vectorised = False
         return torch.cat([self._join(self.function(t, self.split(y)), ()) for t, y in zip(times, states, strict=True)])

@@ -108,7 +108,7 @@ class Scheme:
             t=self.times(grid),
             a=a,
             b=b,
-            c=np.zeros_like(a),
+            c=np.zeros((self.rows, self.rows)),
             form=Form.VALUE,
             evaluated=np.arange(self.rows) < self.rows - 1,
             scale=np.ones(self.rows),
