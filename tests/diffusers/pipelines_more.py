@@ -677,6 +677,6 @@ REFUSED: dict[str, tuple[Build, str]] = {
         _perturbing_guider,
         "expected no hooks to be set on the networks while the program runs.*run the program plainly",
     ),
-    "keys-and-values": (_keys_and_values, "expected the arguments of call 2 again"),
+    "keys-and-values": (_keys_and_values, "expected call 2 of transformer to be answered by itself"),
     "first-block-cache": (_step_cache, r"without a step cache, found one: call disable_cache\(\)"),
 }

@@ -12,7 +12,7 @@ from paradrift.cli import main
 from paradrift.errors import SpecError
 from paradrift.solution import Status
 
-COMMANDS = ("sample", "bench", "plot", "cite")
+COMMANDS = ("sample", "bench", "plot", "plan", "cite")
 
 
 @pytest.fixture

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from paradrift.diffusers.batching import Batcher
 from paradrift.diffusers.calls import Cell, Leaves
 from paradrift.diffusers.pace import Pace
+from paradrift.diffusers.patching import own_forward
+from paradrift.diffusers.settings import Settings
 from paradrift.diffusers.stats import ReplayStats
 from paradrift.errors import Refused
 from paradrift.pump import synchronize
 
+FILL = 16  # calls in a batch of one size, where neither max_rows nor the window says
 Sources = Callable[[int], dict[int, tuple[int, int]]]
 
 
@@ -100,6 +104,28 @@ class Evaluator:
                     "call: it keeps a state or draws noise; put it in eval mode, or turn its cache off"
                 )
         return found
+
+
+def evaluator(modules: Mapping[str, nn.Module], settings: Settings, pace: Pace, stats: ReplayStats) -> Evaluator:
+    """An evaluator of networks as they are.
+
+    Args:
+        modules: The networks, by name; not patched yet.
+        settings: How they are replayed.
+        pace: Learns what rounds cost; told how large batches are.
+        stats: Counts.
+
+    Returns:
+        The evaluator.
+    """
+    batchers: dict[str, Batcher] = {}
+    for name, module in modules.items():
+        own, compiled = own_forward(module)
+        batchers[name] = Batcher(own, single=settings.single, max_rows=settings.max_rows)
+        if (settings.pad or compiled) and not settings.single:
+            batchers[name].fill = settings.max_rows or settings.window or FILL
+            pace.narrowest = pace.largest = batchers[name].fill
+    return Evaluator(batchers=batchers, pace=pace, stats=stats, secant=settings.secant)
 
 
 def _now(cell: Cell) -> float:

@@ -24,15 +24,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from paradrift.diffusers.batching import Batcher
-from paradrift.diffusers.evaluation import Evaluator
+from paradrift.diffusers.evaluation import Evaluator, evaluator
 from paradrift.diffusers.forecast import Forecast
 from paradrift.diffusers.guards import Guards, refuse_caches
 from paradrift.diffusers.guards import settings as settings_of
 from paradrift.diffusers.ledger import Ledger
 from paradrift.diffusers.lending import borrow
 from paradrift.diffusers.pace import Pace
-from paradrift.diffusers.patching import Patches, own_forward
+from paradrift.diffusers.patching import Patches
 from paradrift.diffusers.settings import Settings
 from paradrift.diffusers.snapshot import Attributes, Processors, Randomness
 from paradrift.diffusers.stats import ReplayStats
@@ -40,7 +39,6 @@ from paradrift.diffusers.visits import Visits
 from paradrift.errors import Refused, SpecError
 
 SHARED = 50  # steps that share the tolerance; where there are more, their errors are smaller, or forgotten
-FILL = 16  # calls in a batch of one size, where neither max_rows nor the window says
 LONG = 32  # calls that are expected to come, where nothing says how many
 
 
@@ -113,7 +111,7 @@ class Replay:
         self._generators = list(generators)
         random, before = Randomness.take(generators), Attributes.take(self.objects)
         processors, self._guards = Processors.take(self.modules.values()), Guards.take(self.modules)
-        self._evaluator, done = self._new_evaluator(), False
+        self._evaluator, done = evaluator(self.modules, self.settings, self._pace, self.stats), False
         try:
             while True:
                 result = self._execute(program)
@@ -225,7 +223,16 @@ class Replay:
             raise self._ledger.unrepeatable(number)
         first = cell.known is None and not borrow(cells, number)
         if first or (width == 1 and cell.moved() > self._allowed()):
-            self._evaluator.round(cells, [number], _nowhere)
+            try:
+                self._evaluator.round(cells, [number], _nowhere)
+            except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                # If it is the network's own, the plain run says so too.
+                raise Refused(
+                    f"expected call {number} of {cell.signature.module} to be answered by itself, found "
+                    f"{type(error).__name__}, {error}: it seems to depend on the calls before; run the program plainly"
+                ) from error
         elif number < self._forecast.settled and cell.moved() > self._allowed():
             self._forecast.give_up("the program computes other arguments than its tape")
         return cell.moved() <= self._allowed()
@@ -295,16 +302,6 @@ class Replay:
         self.stats.unbatchable = tuple(
             name for name, batcher in self._evaluator.batchers.items() if None in batcher.ways.values()
         )
-
-    def _new_evaluator(self) -> Evaluator:
-        settings, batchers = self.settings, {}
-        for name, module in self.modules.items():
-            own, compiled = own_forward(module)
-            batchers[name] = Batcher(own, single=settings.single, max_rows=settings.max_rows)
-            if (settings.pad or compiled) and not settings.single:
-                batchers[name].fill = settings.max_rows or settings.window or FILL
-                self._pace.narrowest = self._pace.largest = batchers[name].fill
-        return Evaluator(batchers=batchers, pace=self._pace, stats=self.stats, secant=settings.secant)
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
