@@ -123,8 +123,8 @@ def evaluator(modules: Mapping[str, nn.Module], settings: Settings, pace: Pace, 
         own, compiled = own_forward(module)
         batchers[name] = Batcher(own, single=settings.single, max_rows=settings.max_rows)
         if (settings.pad or compiled) and not settings.single:
-            batchers[name].fill = settings.max_rows or settings.window or FILL
-            pace.narrowest = pace.largest = batchers[name].fill
+            fill = settings.max_rows or settings.window or FILL
+            batchers[name].fill, pace.narrowest, pace.largest = fill, fill, fill
     return Evaluator(batchers=batchers, pace=pace, stats=stats, secant=settings.secant)
 
 
