@@ -351,3 +351,10 @@ def test_a_pipeline_without_denoisers_is_named():
     with pytest.raises(pd.SpecError, match=r"name the networks with only=\[\.\.\.\]"):
         with pd.parallelize(pipe, only=["missing"]):
             pass
+
+
+def test_a_network_that_does_not_exist_is_named_beside_one_that_does():
+    pipe = dit()
+    with pytest.raises(pd.SpecError, match=r"found missing among transformer, vae: name the networks"):
+        with pd.parallelize(pipe, only=["transformer", "missing"]):
+            pass

@@ -87,3 +87,57 @@ def _measure(pipe: DigitsPipeline, guidance: float | None, steps: int, window: i
             "predicted_sequential_seconds": runs[-1].sequential_seconds,
         },
     )
+
+
+def tolerances(quick: bool) -> Iterator[Record]:
+    """What a tolerance of a replayed pipeline means: true errors beside it, and beside the estimate.
+
+    Args:
+        quick: Two runs: a check that all of it runs.
+
+    Yields:
+        One record per sampler and tolerance: guidance 2, 4 and none, each with a digit and a seed of its own.
+    """
+    cases = [(DDIMScheduler, 25), (DDIMScheduler, 50), (DPMSolverMultistepScheduler, 50)]
+    cases += [(DDPMScheduler, 100), (DDPMScheduler, 250)]
+    for kind, steps in [(DDIMScheduler, 8)] if quick else cases:
+        pipe = digits_pipeline(kind)
+        pipe.set_progress_bar_config(disable=True)
+        for tol in (1e-1, 1e-2) if quick else (1e-1, 1e-2, 1e-3):
+            yield _tolerance(pipe, steps, tol)
+
+
+def _tolerance(pipe: DigitsPipeline, steps: int, tol: float) -> Record:
+    errors, bounds, runs = [], [], []
+    for seed, guidance in enumerate((2.0, 4.0, None)):
+
+        def draw(seed: int = seed, guidance: float | None = guidance) -> Tensor:
+            return pipe([3 * seed], guidance, steps, torch.Generator().manual_seed(seed))
+
+        expected = draw()
+        with pd.parallelize(pipe, tol=tol, window=16, strict=True) as running:
+            found = draw()
+        assert running.stats is not None
+        assert running.stats.error_bound is not None
+        errors.append(float((found - expected).norm() / expected.norm()))
+        bounds.append(running.stats.error_bound)
+        runs.append(running.stats)
+    return Record(
+        problem="digits pipeline, guidance 2, 4, none",
+        method="parallelize",
+        sampler=type(pipe.scheduler).__name__,
+        steps=steps,
+        window=runs[-1].plan,
+        tol=tol,
+        samples=len(runs),
+        rounds_mean=statistics.mean(stats.rounds for stats in runs),
+        rounds_max=max(stats.rounds for stats in runs),
+        evaluations=sum(stats.evaluations for stats in runs),
+        seconds=sum(stats.seconds for stats in runs),
+        error_median=statistics.median(errors),
+        error_worst=max(errors),
+        extra={
+            "worst_over_tol": max(errors) / tol,
+            "worst_over_bound": max(error / bound for error, bound in zip(errors, bounds, strict=True)),
+        },
+    )

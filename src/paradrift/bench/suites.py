@@ -8,7 +8,7 @@ from types import MappingProxyType
 from paradrift.bench.calibration import calibration, oracle
 from paradrift.bench.engine import engine
 from paradrift.bench.headline import headline
-from paradrift.bench.pipelines import pipelines
+from paradrift.bench.pipelines import pipelines, tolerances
 from paradrift.bench.records import Record
 from paradrift.bench.toy import toy
 
@@ -16,6 +16,7 @@ SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
     {
         "headline": headline,
         "pipelines": pipelines,
+        "tolerances": tolerances,
         "engine": engine,
         "toy": toy,
         "oracle": oracle,

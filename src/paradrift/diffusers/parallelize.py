@@ -74,10 +74,11 @@ def parallelize(
     """
     components = {name: part for name, part in pipe.components.items() if isinstance(part, nn.Module)}
     modules = {name: part for name, part in components.items() if (name in only if only else _is_denoiser(part))}
-    if not modules:
+    strange = [name for name in only or () if name not in components]
+    if strange or not modules:
         raise SpecError(
-            f"expected a component of {type(pipe).__name__} whose forward takes a timestep, found none among "
-            f"{', '.join(components)}: name the networks with only=[...]"
+            f"expected a component of {type(pipe).__name__} whose forward takes a timestep, found "
+            f"{', '.join(strange) or 'none'} among {', '.join(components)}: name the networks with only=[...]"
         )
     barriers = [
         (part, method)
@@ -96,12 +97,7 @@ def parallelize(
 
     @functools.wraps(plain.__call__)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        run = Replay(
-            modules=modules,
-            settings=settings,
-            objects=objects,
-            barriers=barriers,
-        )
+        run = Replay(modules=modules, settings=settings, objects=objects, barriers=barriers)
         running.stats = run.stats
 
         def program() -> Any:  # noqa: ANN401

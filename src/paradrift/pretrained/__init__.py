@@ -21,7 +21,7 @@ MODELS = {"digits": Path(__file__).parent / "digits"}
 
 # Variance of all pixels of MNIST's training pictures scaled to [-1, 1], about their common mean of -0.739.
 DIGITS_VARIANCE = 0.3797
-_NO_LABEL = 10
+NO_LABEL = 10  # stands for no class, where guidance asks for none
 
 
 def pretrained(
@@ -65,6 +65,6 @@ def pretrained(
         DDPMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True),
         variance=DIGITS_VARIANCE,
         conditioning={"class_labels": torch.tensor(digits)},
-        unconditional={"class_labels": torch.tensor([_NO_LABEL])},
+        unconditional={"class_labels": torch.tensor([NO_LABEL])},
         guidance=guidance,
     )

@@ -13,9 +13,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from paradrift.pretrained import MODELS
-
-_NO_LABEL = 10
+from paradrift.pretrained import MODELS, NO_LABEL
 
 
 class DigitsPipeline(DiffusionPipeline):
@@ -50,7 +48,7 @@ class DigitsPipeline(DiffusionPipeline):
             Pixels in [-1, 1], shape (S, 1, 28, 28).
         """
         x = randn_tensor((len(labels), 1, 28, 28), generator=generator, device=self.device)
-        wanted = torch.tensor([*labels, *([] if guidance is None else [_NO_LABEL] * len(labels))], device=x.device)
+        wanted = torch.tensor([*labels, *([] if guidance is None else [NO_LABEL] * len(labels))], device=x.device)
         scheduler: Any = self.scheduler
         extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
         scheduler.set_timesteps(num_inference_steps)
