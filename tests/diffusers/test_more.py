@@ -281,3 +281,31 @@ def test_a_modular_pipeline_shows_one_progress_bar(capsys: pytest.CaptureFixture
         call(pipe)
     assert running.stats.executions > 1
     assert capsys.readouterr().err.count(" 0/8 [") <= 1
+
+
+def test_the_text_encoder_and_the_decoder_run_exactly_as_often_as_plainly() -> None:
+    pipe, _ = _pipelines.with_words()
+    counts = {"text": 0, "decoder": 0}
+
+    def counted(part: Any, method: str, name: str) -> None:
+        original = getattr(part, method)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return original(*args, **kwargs)
+
+        setattr(part, method, call)
+
+    counted(pipe.text_encoder, "forward", "text")
+    counted(pipe.vae, "decode", "decoder")
+
+    def run() -> dict[str, int]:
+        counts.update(text=0, decoder=0)
+        pipe("a b", num_inference_steps=6, output_type="np", generator=torch.Generator().manual_seed(0))
+        return dict(counts)
+
+    plain = run()
+    assert min(plain.values()) > 0
+    with parallelize(pipe, tol=1e-3, window=4, strict=True) as running:
+        assert run() == plain
+    assert running.stats.executions > 1

@@ -358,3 +358,17 @@ def test_a_network_that_does_not_exist_is_named_beside_one_that_does():
     with pytest.raises(pd.SpecError, match=r"found missing among transformer, vae: name the networks"):
         with pd.parallelize(pipe, only=["transformer", "missing"]):
             pass
+
+
+def test_a_given_generator_ends_where_the_plain_run_leaves_it():
+    pipe = dit(EulerAncestralDiscreteScheduler())
+    settings = {"class_labels": [1, 2], "num_inference_steps": 10, "output_type": "np"}
+    plain, replayed = (torch.Generator().manual_seed(5) for _ in range(2))
+    torch.manual_seed(9)  # this pipeline draws its start from the generator, and the steps' noise from the global one
+    expected = pipe(generator=plain, **settings).images
+    torch.manual_seed(9)
+    with pd.parallelize(pipe, tol=0.0, single=True, window=16, strict=True) as running:
+        found = pipe(generator=replayed, **settings).images
+    assert running.stats.executions > 1
+    assert np.array_equal(found, expected)
+    assert torch.equal(replayed.get_state(), plain.get_state())
