@@ -36,6 +36,7 @@ class View:
         unit: sqrt(v0) of each sample, shape (S,).
         span: Rows of each sample's window, shape (S,), int64.
         swept: Sweeps since the front last moved by acceptance of its window, shape (S,), int64.
+        turn: How often the front has moved so far, shape (S,), int64.
         nodes: Nodes M of the whole table.
         last: Whether a sample's window ends with the answer, shape (S,), bool.
         moved: Change of the answer in this sweep, rms, shape (S,); infinite where it is not in the window.
@@ -48,6 +49,7 @@ class View:
     unit: Tensor
     span: Tensor
     swept: Tensor
+    turn: Tensor
     nodes: int
     last: Tensor
     moved: Tensor
@@ -132,16 +134,18 @@ class Sweeps:
     """Settle a whole window after a fixed number of sweeps: PIADM's K per block.
 
     Args:
-        count: Sweeps per window, at least 1.
+        count: Sweeps per window, at least 1; or several numbers, which windows take in turn, again and again: (K, K')
+            for blocks that are each followed by a corrector.
 
     Raises:
-        SpecError: if the count is below 1.
+        SpecError: if a count is below 1, or there is none.
     """
 
-    count: int
+    count: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        counts = (self.count,) if isinstance(self.count, int) else self.count
+        if not counts or min(counts) < 1:
             raise SpecError(f"expected at least 1 sweep, found {self.count}")
 
     @property
@@ -158,7 +162,8 @@ class Sweeps:
         Returns:
             Shape (S,), int64.
         """
-        return torch.where(view.swept >= self.count, view.span, torch.zeros_like(view.span))
+        counts = torch.tensor((self.count,) if isinstance(self.count, int) else self.count, device=view.swept.device)
+        return torch.where(view.swept >= counts[view.turn % len(counts)], view.span, torch.zeros_like(view.span))
 
 
 @dataclass(frozen=True)

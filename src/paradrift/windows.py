@@ -84,16 +84,55 @@ class Blocks:
 
     Args:
         count: Number of blocks, at least 1; sizes differ by at most one node.
+        after: Nodes of further blocks that follow each of them, as the corrector of PIADM-ODE does; the nodes of the
+            chain that are not theirs are shared among the ``count``.
 
     Raises:
-        SpecError: if the count is below 1.
+        SpecError: if a count is below 1.
     """
 
     count: int
+    after: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise SpecError(f"expected at least 1 block, found {self.count}")
+        if min(self.after, default=1) < 1:
+            raise SpecError(f"expected at least 1 node in each block that follows another, found {self.after}")
+
+    def limit(self, front: Tensor, nodes: int) -> Tensor:
+        """First node outside: the end of the block that holds the front.
+
+        Args:
+            front: First unsettled nodes, shape (S,).
+            nodes: Number of nodes M.
+
+        Returns:
+            Shape (S,), int64.
+
+        Raises:
+            SpecError: if the chain is too short.
+        """
+        own = nodes - self.count * sum(self.after)
+        if self.after and own < self.count:
+            raise SpecError(
+                f"expected a chain of {self.count} blocks, each followed by {self.after} nodes, found {nodes} nodes"
+            )
+        count = min(self.count, own)
+        sizes = [(own * (block + 1) // count - own * block // count, *self.after) for block in range(count)]
+        edges = torch.tensor(sizes, device=front.device).flatten().cumsum(0)
+        return edges[torch.searchsorted(edges, front, right=True)]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The chain cut into blocks that end at given nodes, one block after the other.
+
+    Args:
+        ends: First node after each block, ascending; the last is the number of nodes.
+    """
+
+    ends: tuple[int, ...]
 
     def limit(self, front: Tensor, nodes: int) -> Tensor:
         """First node outside: the end of the block that holds the front.
@@ -105,9 +144,8 @@ class Blocks:
         Returns:
             Shape (S,), int64.
         """
-        count = min(self.count, nodes)
-        edges = torch.tensor([nodes * (block + 1) // count for block in range(count)], device=front.device)
-        return edges[torch.searchsorted(edges, front, right=True)]
+        ends = torch.tensor([*self.ends, max(nodes, self.ends[-1])], device=front.device)
+        return ends[torch.searchsorted(ends, front, right=True)].clamp(max=nodes)
 
 
 @dataclass(frozen=True)

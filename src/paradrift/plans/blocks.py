@@ -1,4 +1,4 @@
-r"""Blocks of equal time with shrinking steps: their number of steps, their times, and the window that visits them.
+r"""Blocks of equal time with shrinking steps: their number of steps and their times.
 
 With r the remaining forward time, block n of N leads from :math:`r = \eta + (N - n) h` down by h.
 Its steps obey :math:`r_m - r_{m+1} \le \epsilon \min(1, r_{m+1})`: equal while :math:`r > 1`, geometric after that.
@@ -8,40 +8,12 @@ Source of the condition: Benton et al. 2024, arXiv 2308.03686.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from paradrift.forms import Array
 
 Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The chain cut into blocks that end at given nodes, one block after the other.
-
-    Args:
-        ends: First node after each block, ascending; the last is the number of nodes.
-    """
-
-    ends: tuple[int, ...]
-
-    def limit(self, front: Tensor, nodes: int) -> Tensor:
-        """First node outside: the end of the block that holds the front.
-
-        Args:
-            front: First unsettled nodes, shape (S,).
-            nodes: Number of nodes M.
-
-        Returns:
-            Shape (S,), int64.
-        """
-        ends = torch.tensor([*self.ends, max(nodes, self.ends[-1])], device=front.device)
-        return ends[torch.searchsorted(ends, front, right=True)].clamp(max=nodes)
 
 
 def edges(blocks: int, length: float, last: float) -> Array:

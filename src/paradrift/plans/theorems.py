@@ -19,6 +19,7 @@ from paradrift.plans.words import table
 from paradrift.samplers import Exponential
 from paradrift.schedules import OU, Schedule
 from paradrift.solvers.solver import Solver
+from paradrift.windows import Cut
 
 MOST_STEPS = 10_000  # of a plan that is to be run: a sampler's table is a dense matrix of its steps
 
@@ -201,7 +202,7 @@ class Plan:
         """
         preset = presets.piadm_ode if self.corrector else presets.piadm_sde
         ends = tuple(int(end) for end in np.cumsum(self.steps))
-        return dataclasses.replace(preset(self.blocks, self.sweeps), window=chain.Cut(ends))
+        return dataclasses.replace(preset(self.blocks, self.sweeps), window=Cut(ends))
 
     def arguments(self, schedule: Schedule | None = None) -> Arguments:
         """What :func:`paradrift.sample` needs: ``sample(denoiser, shape, **plan.arguments())``.

@@ -35,7 +35,7 @@ def carry_slopes(state: State, here: Here, nearest: Tensor, first: int) -> None:
 
 
 def continue_references(state: State, here: Here, history: int, first: int, measured: bool, scheduled: bool) -> None:
-    r"""Give every node that was never evaluated a surrogate: the continuation of the last node that was.
+    r"""Give every node that was never evaluated a surrogate: the continuation of the last node before it that was.
 
     The data prediction of one Gaussian is :math:`D_\rho(\bar x) = \mu + s_\rho (\bar x - \mu)` with
     :math:`s_\rho = v/(v+\rho^2)`, :math:`\bar x = x/\alpha`, :math:`\rho = \sigma/\alpha`. The last known node's
@@ -53,8 +53,11 @@ def continue_references(state: State, here: Here, history: int, first: int, meas
         scheduled: Whether the table has a noise schedule.
     """
     positions = torch.arange(len(state.known), device=state.front.device)[:, None]
-    last = torch.where(state.known, positions, -1).amax(0)
-    at = (last.clamp(min=0), torch.arange(len(last), device=last.device))
+    # A later node may be known where an evaluation failed in between: looking at it would not be causal.
+    last = torch.where(state.known, positions, -1).cummax(0).values[first:]
+    if bool((last == last[:1]).all()):
+        last = last[:1]  # the usual case: one node for all that enter
+    at = (last.clamp(min=0), torch.arange(last.shape[1], device=last.device).expand_as(last))
     f, ref, slope = state.f[at], state.ref[at], state.slope[at]
     late, old = here.levels(slice(first, None), slice(None), None), here.levels(*at, None)
     usable = (here.node[first:] & (last >= 0))[..., None].to(f)  # 0: the reference is zero, the slope the prior

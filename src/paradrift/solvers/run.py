@@ -55,7 +55,7 @@ class Run:
         self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)
         self.ledger = Ledger.open(flat, table.rows if keep else 0)
         self.active = torch.arange(len(flat), device=start.device)
-        self.swept = torch.zeros_like(self.active)
+        self.swept, self.turn = torch.zeros_like(self.active), torch.zeros_like(self.active)
         self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
         self.here = self.table.at(self.state.front, self.positions - (self.history - 1))
         self.limit = self.table.limits(self.state.front, solver.window)
@@ -152,6 +152,7 @@ class Run:
             unit=self.unit[self.active],
             span=span,
             swept=self.swept,
+            turn=self.turn,
             nodes=self.nodes,
             last=ends,
             moved=torch.where(ends, moved, torch.inf),
@@ -188,7 +189,8 @@ class Run:
             stay = (~(arrived | facts.broken)).nonzero().flatten()
             state.keep(stay)
             self.here = self.table.at(state.front, self.positions - (history - 1))
-            self.active, self.swept, self.limit = self.active[stay], self.swept[stay], self.limit[stay]
+            self.active, self.limit = self.active[stay], self.limit[stay]
+            self.swept, self.turn = self.swept[stay], self.turn[stay]
             self.moved, accepted, steepest = self.moved[:, stay], accepted[stay], facts.steepest[:, stay]
         else:
             steepest = facts.steepest
@@ -196,6 +198,7 @@ class Run:
             return
         settled = steepest.gather(0, (history - 2 + accepted).clamp(min=0)[None])[0]
         state.steepest = torch.where(accepted > 0, settled, state.steepest)
+        self.turn = self.turn + (accepted > 0)
         self._move(accepted)
 
     def _move(self, accepted: Tensor) -> None:
