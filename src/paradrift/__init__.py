@@ -79,6 +79,8 @@ from paradrift.stopping import Sweeps as Sweeps
 from paradrift.stopping import Tolerance as Tolerance
 from paradrift.tableau import Rows as Rows
 from paradrift.tableau import Tableau as Tableau
+from paradrift.verdicts import KL as KL
+from paradrift.verdicts import Exact as Exact
 from paradrift.windows import Auto as Auto
 from paradrift.windows import Blocks as Blocks
 from paradrift.windows import Sliding as Sliding

@@ -21,16 +21,16 @@ evaluation of the model at every node of the path, in one batch, is all.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from paradrift import prepare, presets
+from paradrift import prepare
 from paradrift.denoisers import Denoiser, modules
+from paradrift.density import check_noise
+from paradrift.divergence import Certificate as Certificate
 from paradrift.errors import SpecError
 from paradrift.executors import Local
 from paradrift.forms import Array
@@ -46,53 +46,6 @@ _CHUNK = 1 << 24  # numbers of a path that are worked on at a time, in float64
 _STRANGE = 0.5  # distance in standard deviations at which the first step cannot be that of this table and noise
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Certificate:
-    """The divergence of the parallel sampler's law from the sequential sampler's.
-
-    Args:
-        nats: Half the squared shift of the noises of each sample, shape (S,), float64; its expectation is the
-            divergence of the paths, KL(parallel || sequential).
-        per_node: The same by node, shape (M, S): what the rows between this node and the next contribute.
-        llr: Log-likelihood ratio of each path, parallel against sequential, shape (S,), float64. Its expectation is
-            the divergence too, and ``exp(-llr)``, the weight that turns a sample into one of the sequential sampler,
-            has the expectation 1.
-        samples: The answers that the certificate speaks of, shape (S, *shape): where the last row has no noise, it is
-            computed again, from the outputs at the path itself; elsewhere they are those of the solution.
-        evaluations: Rows evaluated for the certificate.
-    """
-
-    nats: Tensor
-    per_node: Tensor
-    llr: Tensor
-    samples: Tensor
-    evaluations: int
-
-    @property
-    def mean(self) -> float:
-        """KL(parallel || sequential) in nats, estimated by the mean over samples."""
-        return float(self.nats.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean, NaN for a single sample."""
-        count = len(self.nats)
-        return float(self.nats.std()) / math.sqrt(count) if count > 1 else math.nan
-
-    @property
-    def total_variation(self) -> float:
-        """Bound on the total variation distance by Pinsker's inequality, from the estimated mean; at most 1."""
-        return min(1.0, math.sqrt(self.mean / 2))
-
-    def __str__(self) -> str:
-        count = len(self.nats)
-        spread = f" ± {self.standard_error:.2g}" if count > 1 else ""
-        return (
-            f"KL(parallel || sequential) = {self.mean:.4g}{spread} nats over {count} sample{'s' * (count > 1)}, "
-            f"total variation at most {self.total_variation:.2g}, {self.evaluations} evaluations"
-        )
-
-
 def kl(
     solution: Solution,
     denoiser: Denoiser,
@@ -100,7 +53,7 @@ def kl(
     sampler: Sampler | Gridded | Tableau | None = None,
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
     generator: Generators | None = None,
     noise: Noise | Tensor | None = None,
     start: Tensor | None = None,
@@ -148,13 +101,21 @@ def kl(
     path = _path(solution)
     shape = (path.shape[0], *path.shape[2:])
     prepare.check(denoiser, shape, path.dtype)
-    table, _ = prepare.table_for(denoiser, sampler, steps, times, presets.sequential())
+    recipe = solution.recipe
+    given = sampler is not None or steps is not None or times is not None
+    if recipe is None or given:
+        own = prepare.own_table(denoiser, sampler, steps, times)
+    else:
+        own, seed = recipe.table, recipe.seed if seed is None else seed
+    if seed is None and generator is None and noise is None:
+        raise SpecError("expected the noise of this path, found none: give the generator or noise of its solve")
+    table = prepare.in_form_of(denoiser, own)
     if table.rows != path.shape[1]:
         raise SpecError(f"expected a path of {table.rows} rows for this sampler, found {path.shape[1]}: check steps=")
-    _check_noise(table)
+    check_noise(table)
     if isinstance(noise, Tensor) and start is None:
         start = path[:, 0]
-    source = prepare.noise_for(table, shape, seed, generator, noise, start, path.dtype, path.device)
+    source = prepare.noise_for(table, shape, seed or 0, generator, noise, start, path.dtype, path.device)
     executor = Local(denoiser=denoiser, max_rows=max_rows)
     count = max(1, _CHUNK // path[0].numel())
     firsts = range(0, len(path), count)
@@ -173,6 +134,8 @@ def kl(
 
 def _path(solution: Solution) -> Tensor:
     """The kept path, if it can be certified."""
+    if solution.stats.rejected is not None:
+        raise SpecError("expected a path of its own noises, found one exact in law, which needs no certificate")
     if not solution.certifiable:
         raise SpecError(
             "expected a causal path, found one whose stop looked at later rows: certify Tolerance(tol) without finish"
@@ -186,19 +149,6 @@ def _path(solution: Solution) -> Tensor:
                 "since a mean over the rest would be of another law"
             )
     return solution.trajectory
-
-
-def _check_noise(table: Tableau) -> None:
-    """Refuse tables in which the path of the sequential sampler has no density."""
-    own = np.diagonal(table.c) != 0
-    free = ~(table.b.any(axis=1) | table.c.any(axis=1))  # such a row repeats earlier ones: the same in both laws
-    bad = np.flatnonzero(~(own | free)[1:-1]) + 1
-    if len(bad):
-        row = int(bad[0])
-        raise SpecError(
-            f"expected noise in every row but the last, found none in row {row} (t={table.t[row]:g}): a divergence in "
-            "nats needs a sampler with noise at every step, such as DDPM()"
-        )
 
 
 def _part(table: Tableau, path: Tensor, first: int, source: Noise, executor: Local) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from paradrift import grids, presets
 from paradrift.denoisers import Denoiser
+from paradrift.density import check_steps
 from paradrift.errors import SpecError
 from paradrift.forms import Array, Form
 from paradrift.guesses import Guess
@@ -19,6 +20,7 @@ from paradrift.slopes import Secant, Slopes, Zero
 from paradrift.solvers.sweep import Solver
 from paradrift.stopping import Stop, Tolerance
 from paradrift.tableau import Tableau
+from paradrift.verdicts import Exact, Verdict
 from paradrift.windows import Window
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -29,9 +31,10 @@ def solver_for(
     window: Window | None,
     slopes: Slopes | None,
     guess: Guess | None,
-    stop: Stop | None,
+    stop: Stop | Verdict | None,
     tol: float | None,
     max_rounds: int | None,
+    exact: int | Sequence[int] | None = None,
 ) -> Solver:
     """The solver, with single choices replaced.
 
@@ -43,6 +46,7 @@ def solver_for(
         stop: Replaces the stop, if given.
         tol: Short for a stop.
         max_rounds: Replaces the budget, if given.
+        exact: The seed, where the answers are to be exact in law; None otherwise.
 
     Returns:
         The solver.
@@ -52,10 +56,15 @@ def solver_for(
     """
     if stop is not None and tol is not None:
         raise SpecError("expected either stop= or tol=, found both: tol is short for stop=Tolerance(tol)")
+    if exact is not None and (stop is not None or tol is not None):
+        raise SpecError("expected no stop= or tol= beside exact=True, which needs no tolerance: leave it out")
     if max_rounds is not None and max_rounds < 1:
         raise SpecError(f"expected max_rounds of at least 1, found {max_rounds}")
     base = solver or presets.default()
-    stop = Tolerance(tol) if tol is not None else stop
+    if tol is not None:
+        stop = Tolerance(tol)
+    elif exact is not None:
+        stop = Exact(exact)
     return dataclasses.replace(
         base,
         window=window or base.window,
@@ -108,32 +117,70 @@ def table_for(
     Raises:
         SpecError: if they do not fit together.
     """
-    if isinstance(sampler, Tableau | Gridded):
-        if steps is not None or times is not None:
-            raise SpecError("expected no steps or times beside a sampler with a grid of its own: leave them out")
-        table = sampler if isinstance(sampler, Tableau) else sampler.table()
-    else:
-        if denoiser.schedule is None:
-            raise SpecError("expected a denoiser with a noise schedule, found none: give sampler= a ready table")
-        if (steps is None) == (times is None):
-            raise SpecError("expected steps= or times=, one of the two: how long is the chain?")
-        if steps is not None and (not isinstance(steps, int) or steps < 1):
-            raise SpecError(f"expected a positive number of steps, found {steps}")
-        grid = grids.check(times) if times is not None else grids.default(denoiser.schedule, steps or 1)
-        chosen = sampler if sampler is not None else DDPM()
-        if not hasattr(chosen, "tableau"):
-            raise SpecError(f"expected a sampler such as DDIM() or DDPM(), found {chosen!r}")
-        table = chosen.tableau(denoiser.schedule, grid)
+    table = own_table(denoiser, sampler, steps, times)
+    if isinstance(solver.stop, Verdict):
+        check_steps(table)
     slopes = solver.slopes
     if isinstance(slopes, Zero) and slopes.form is None:
         slopes = Zero(table.form)  # the sampler's own form, not the one that its model happens to speak
     if isinstance(slopes, Secant) and slopes.variance is None:
         slopes = dataclasses.replace(slopes, variance=denoiser.variance)
-    if table.form is not denoiser.form:
-        if Form.VALUE in (table.form, denoiser.form):
-            raise SpecError(f"expected a model of form {table.form.value}, found {denoiser.form.value}")
-        table = table.reform(denoiser.form)
-    return table, dataclasses.replace(solver, slopes=slopes)
+    return in_form_of(denoiser, table), dataclasses.replace(solver, slopes=slopes)
+
+
+def in_form_of(denoiser: Denoiser, table: Tableau) -> Tableau:
+    """The same sampler for the outputs of a denoiser.
+
+    Args:
+        denoiser: The model.
+        table: The sampler's own table.
+
+    Returns:
+        The table.
+
+    Raises:
+        SpecError: if the forms cannot be turned into each other.
+    """
+    if table.form is not denoiser.form and Form.VALUE in (table.form, denoiser.form):
+        raise SpecError(f"expected a model of form {table.form.value}, found {denoiser.form.value}")
+    return table.reform(denoiser.form)
+
+
+def own_table(
+    denoiser: Denoiser,
+    sampler: Sampler | Gridded | Tableau | None,
+    steps: int | None,
+    times: Array | Sequence[float] | None,
+) -> Tableau:
+    """The sampler's own table.
+
+    Args:
+        denoiser: The model.
+        sampler: The sequential method, one with a grid of its own, or a ready table.
+        steps: Number of steps.
+        times: The grid.
+
+    Returns:
+        The table.
+
+    Raises:
+        SpecError: if they do not fit together.
+    """
+    if isinstance(sampler, Tableau | Gridded):
+        if steps is not None or times is not None:
+            raise SpecError("expected no steps or times beside a sampler with a grid of its own: leave them out")
+        return sampler if isinstance(sampler, Tableau) else sampler.table()
+    if denoiser.schedule is None:
+        raise SpecError("expected a denoiser with a noise schedule, found none: give sampler= a ready table")
+    if (steps is None) == (times is None):
+        raise SpecError("expected steps= or times=, one of the two: how long is the chain?")
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise SpecError(f"expected a positive number of steps, found {steps}")
+    grid = grids.check(times) if times is not None else grids.default(denoiser.schedule, steps or 1)
+    chosen = sampler if sampler is not None else DDPM()
+    if not hasattr(chosen, "tableau"):
+        raise SpecError(f"expected a sampler such as DDIM() or DDPM(), found {chosen!r}")
+    return chosen.tableau(denoiser.schedule, grid)
 
 
 def noise_for(

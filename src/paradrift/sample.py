@@ -11,9 +11,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from paradrift import prepare, presets
+from paradrift import certificate, prepare, presets
 from paradrift.denoisers import Denoiser, modules
-from paradrift.errors import SolveError
+from paradrift.divergence import Certificate
+from paradrift.errors import SolveError, SpecError
 from paradrift.executors import Local
 from paradrift.forms import Array
 from paradrift.guesses import Guess
@@ -23,11 +24,12 @@ from paradrift.prepare import Generators
 from paradrift.pump import Timed, evaluating, pump, synchronize
 from paradrift.samplers import Gridded, Sampler
 from paradrift.slopes import Slopes
-from paradrift.solution import Round, Solution, Stats, Status
+from paradrift.solution import Recipe, Round, Solution, Stats, Status
 from paradrift.solvers.base import Outcome
 from paradrift.solvers.sweep import Solver, sweep
 from paradrift.stopping import Stop
 from paradrift.tableau import Tableau
+from paradrift.verdicts import Verdict
 from paradrift.watch import Watch
 from paradrift.windows import Auto, Window
 
@@ -43,8 +45,9 @@ def sample(
     window: Window | None = None,
     slopes: Slopes | None = None,
     guess: Guess | None = None,
-    stop: Stop | None = None,
+    stop: Stop | Verdict | None = None,
     tol: float | None = None,
+    exact: bool = False,
     max_rounds: int | None = None,
     seed: int | Sequence[int] = 0,
     generator: Generators | None = None,
@@ -56,6 +59,7 @@ def sample(
     callback: Callable[[Round], None] | None = None,
     progress: bool = False,
     trajectory: bool = False,
+    certify: bool = False,
     throw: bool = False,
 ) -> Solution:
     r"""Sample, parallel in time: the sequential sampler's answer in few rounds of batched calls.
@@ -72,9 +76,11 @@ def sample(
         window: Which nodes are worked on; ``Auto()`` plans it from measured costs.
         slopes: How defects travel.
         guess: Where entering nodes start.
-        stop: When rows are settled.
+        stop: When rows are settled; ``KL(nats)`` bounds the divergence from the sequential sampler's law.
         tol: Short for ``stop=Tolerance(tol)``: distance of each final sample to the sequential answer, rms over
             elements in units of the data's standard deviation.
+        exact: Draw from the sequential sampler's very law, without tolerance: short for ``stop=Exact(seed)``. Rows are
+            replaced where they have to be, so the answers are not those of the same noises.
         max_rounds: Budget of rounds; what is not settled by then has the status BUDGET_EXHAUSTED.
         seed: Seed of the addressed noise: ``s`` gives sample i the stream (s, i), a list gives each its own.
         generator: Take the noise from a generator (or one a sample) exactly as a sequential diffusers loop would.
@@ -86,6 +92,8 @@ def sample(
         callback: Called after each round with a :class:`paradrift.Round`.
         progress: Whether to draw a progress line of settled nodes.
         trajectory: Whether to keep all rows.
+        certify: Evaluate the model once more at every node of the path, in one batch, and say in ``certificate`` how
+            far the law is from the sequential sampler's; ``KL`` and ``exact`` do so without.
         throw: Raise :class:`paradrift.SolveError`, which carries the solution, unless every sample converged.
 
     Returns:
@@ -105,13 +113,16 @@ def sample(
         >>> solution.converged, solution.stats.rounds < 50
         (True, True)
     """
+    if certify and generator is not None:
+        raise SpecError("expected a seed to certify, found a generator, whose noises are gone by then: use seed=")
+    own = None if not exact else seed if isinstance(seed, int) else tuple(seed)
     steps_of = _rounds(
         denoiser,
         tuple(shape),
         sampler=sampler,
         steps=steps,
         times=times,
-        solver=prepare.solver_for(solver, window, slopes, guess, stop, tol, max_rounds),
+        solver=prepare.solver_for(solver, window, slopes, guess, stop, tol, max_rounds, own),
         seed=seed,
         generator=generator,
         noise=noise,
@@ -121,7 +132,7 @@ def sample(
         device=torch.device(device),
         callback=callback,
         progress=progress,
-        trajectory=trajectory,
+        trajectory=trajectory or certify,
     )
     with torch.inference_mode():
         while True:
@@ -131,6 +142,15 @@ def sample(
                 solution: Solution = end.value
                 break
     solution = _ordinary(solution)
+    if certify and solution.certificate is None and solution.converged:
+        begin = time.perf_counter()
+        solution = dataclasses.replace(
+            solution, certificate=certificate.kl(solution, denoiser, noise=noise, max_rows=max_rows)
+        )
+        stats = solution.stats
+        spent = dict(rounds=stats.rounds + 1, evaluations=stats.evaluations + len(solution.samples) * stats.nodes)
+        stats = dataclasses.replace(stats, seconds=stats.seconds + time.perf_counter() - begin, **spent)
+        solution = dataclasses.replace(solution, stats=stats, trajectory=solution.trajectory if trajectory else None)
     if throw and not solution.converged:
         failed = [
             f"sample {i}: {status.value}" for i, status in enumerate(solution.status) if status is not Status.CONVERGED
@@ -233,7 +253,8 @@ def _rounds(
 ) -> Generator[None, None, Solution]:
     begin = time.perf_counter()
     prepare.check(denoiser, shape, dtype)
-    table, solver = prepare.table_for(denoiser, sampler, steps, times, solver)
+    own = prepare.own_table(denoiser, sampler, steps, times)
+    table, solver = prepare.table_for(denoiser, own, None, None, solver)
     samples = shape[0]
     source = Timed(noise=prepare.noise_for(table, shape, seed, generator, noise, start, dtype, device))
     executor = Local(denoiser=denoiser, max_rows=max_rows)
@@ -279,15 +300,27 @@ def _rounds(
         window=outcome.window,
         choice=words,
         predicted_sequential_seconds=sequential_seconds,
+        rejected=outcome.rejected,
     )
+    addressed = generator is None and noise is None
     return Solution(
         samples=outcome.samples,
         status=outcome.status,
-        error=outcome.error,
+        error=outcome.error if outcome.rejected is None else torch.where(outcome.error < torch.inf, 0.0, outcome.error),
         stats=stats,
-        certifiable=outcome.certifiable,
+        certifiable=outcome.certifiable and outcome.rejected is None,
+        certificate=_spent(outcome),
         trajectory=outcome.trajectory,
+        recipe=Recipe(table=own, seed=(seed if isinstance(seed, int) else tuple(seed)) if addressed else None),
     )
+
+
+def _spent(outcome: Outcome) -> Certificate | None:
+    """The certificate of a solve under a verdict, which has cost nothing; None if a sample did not converge."""
+    if outcome.nats is None or outcome.llr is None or set(outcome.status) != {Status.CONVERGED}:
+        return None
+    per_node = outcome.nats.T.contiguous()
+    return Certificate(nats=per_node.sum(0), per_node=per_node, llr=outcome.llr, samples=outcome.samples, evaluations=0)
 
 
 _Result = TypeVar("_Result", Round, Solution)

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from paradrift.errors import SpecError
 from paradrift.forms import Array, Form, convert
 
+_VECTORS = ("t", "evaluated", "alpha", "sigma", "scale", "draws")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tableau:
@@ -146,6 +148,34 @@ class Tableau:
         diagonal = np.zeros(self.rows)
         diagonal[lag:] = np.diagonal(getattr(self, name), -lag)
         return diagonal
+
+    def packed(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The table as few numbers: vectors as they are, of each matrix the entries that are not zero.
+
+        Returns:
+            Arrays by name, and the rest as words and numbers; :meth:`unpacked` undoes it.
+        """
+        arrays = {name: getattr(self, name) for name in _VECTORS if getattr(self, name) is not None}
+        for name, where in zip("abc", self.entries, strict=True):
+            arrays |= {f"{name}.where": np.stack(where).astype(np.int64), name: getattr(self, name)[where]}
+        return {name: array.copy() for name, array in arrays.items()}, {"form": self.form.value, "start": self.start}
+
+    @staticmethod
+    def unpacked(arrays: Mapping[str, NDArray[Any]], words: Mapping[str, Any]) -> Tableau:
+        """The table that :meth:`packed` wrote.
+
+        Args:
+            arrays: Arrays by name.
+            words: Words and numbers.
+
+        Returns:
+            The table, checked.
+        """
+        found: dict[str, Any] = {name: arrays[name] for name in _VECTORS if name in arrays}
+        for name in "abc":
+            found[name] = np.zeros((len(arrays["t"]),) * 2)
+            found[name][tuple(arrays[f"{name}.where"])] = arrays[name]
+        return Tableau(**found, form=Form(words["form"]), start=words["start"])
 
     def gains(self) -> tuple[Array, Array, Array]:
         """The closed loop ``z = u z0 + B f + C xi``: the table with its states eliminated.

@@ -9,7 +9,7 @@ word  meaning
 0     block of four elements
 1     column + 1; the start is column -1
 2     sample
-3     0, kept for other uses of the seed
+3     0; 1 for the uniforms of a verdict
 ====  =====================================
 
 Two words make two normals. With :math:`u = (w_0 + 1/2) 2^{-32}`, an angle :math:`\phi` uniform in
@@ -110,19 +110,8 @@ class Philox:
         Raises:
             SpecError: if seeds were given one by one and a sample has none.
         """
-        device, per_sample = torch.device(self.device), columns.shape[1]
-        key: tuple[int | Tensor, ...]
-        if isinstance(self.seed, int):
-            key = _words(self.seed)
-            stream = samples.to(device)
-        else:
-            last = int(samples.max()) if len(samples) else -1
-            if last >= len(self.seed):
-                raise SpecError(f"expected one seed for each sample, found {len(self.seed)} for sample {last}")
-            words = torch.tensor([_words(seed) for seed in self.seed], device=device)[samples.to(device)]
-            key = tuple(word.repeat_interleave(per_sample)[:, None] for word in words.unbind(1))
-            stream = torch.zeros_like(samples, device=device)
-        stream = stream.repeat_interleave(per_sample)
+        device = torch.device(self.device)
+        key, stream = _stream(self.seed, samples.to(device), columns.shape[1])
         column = columns.to(device).reshape(-1) + 1
         size = math.prod(self.shape)
         blocks = torch.arange(-(-size // 4), device=device)
@@ -131,7 +120,7 @@ class Philox:
         chunk = max(1, limit // max(1, len(blocks)))
         for begin in range(0, len(stream), chunk):
             rows = slice(begin, begin + chunk)
-            keys = tuple(word if isinstance(word, int) else word[rows] for word in key)
+            keys = tuple(word if isinstance(word, int) else word[rows, None] for word in key)
             words = philox((blocks[None], column[rows, None], stream[rows, None], torch.zeros_like(blocks)[None]), keys)
             out[rows] = normals(words).flatten(1)[:, :size]
         return out.reshape(*columns.shape, *self.shape)
@@ -217,6 +206,38 @@ class Buffered:
             columns = torch.arange(index * self._width, (index + 1) * self._width).expand(self._samples, -1)
             self._pages[index] = self._noise.draw(torch.arange(self._samples), columns)
         return self._pages[index]
+
+
+def uniforms(seed: int | Sequence[int], samples: Tensor, columns: Tensor) -> Tensor:
+    """Uniform numbers as a function of (seed, sample, column), independent of all normals of the same seed.
+
+    Args:
+        seed: One seed, or one for each sample, as :class:`Philox` takes them.
+        samples: Sample indices, shape (S,), int64.
+        columns: Columns, shape (S, K), int64, at least 0.
+
+    Returns:
+        Shape (S, K), float64, strictly between 0 and 1.
+
+    Raises:
+        SpecError: if seeds were given one by one and a sample has none.
+    """
+    key, stream = _stream(seed, samples, columns.shape[1])
+    zero = torch.zeros_like(stream)
+    words = philox((zero, columns.reshape(-1) + 1, stream, zero + 1), key)
+    return ((words[0].double() + 0.5) * 2.0**-32).view(columns.shape)
+
+
+def _stream(seed: int | Sequence[int], samples: Tensor, repeats: int) -> tuple[tuple[int | Tensor, ...], Tensor]:
+    """The two words of the key, numbers or one for each row, and the sample's word, each sample repeated."""
+    if isinstance(seed, int):
+        return _words(seed), samples.repeat_interleave(repeats)
+    last = int(samples.max()) if len(samples) else -1
+    if last >= len(seed):
+        raise SpecError(f"expected one seed for each sample, found {len(seed)} for sample {last}")
+    words = torch.tensor([_words(one) for one in seed], device=samples.device)[samples]
+    key = tuple(word.repeat_interleave(repeats) for word in words.unbind(1))
+    return key, torch.zeros_like(samples).repeat_interleave(repeats)
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[int | Tensor, ...]) -> tuple[Tensor, ...]:

@@ -17,7 +17,8 @@ with noises that are Gaussian together, independently in every element:
     \mathrm{Var}\,n_u = \tfrac{2}{\gamma}\Big(h - \tfrac{2(1-E)}{\gamma} + \tfrac{1-E^2}{2\gamma}\Big).
 
 What the velocity's noise does not explain of the position's has the variance
-:math:`\tfrac{2}{\gamma^2}(\gamma h - 2\tanh(\gamma h / 2))`. The stationary law is :math:`\pi(u)\,N(v; 0, 1)` up to the error of the frozen force.
+:math:`\tfrac{2}{\gamma^2}(\gamma h - 2\tanh(\gamma h / 2))`. The stationary law is :math:`\pi(u)\,N(v; 0, 1)` up
+to the error of the frozen force.
 
 Source: Cheng, Chatterji, Bartlett, Jordan 2018, arXiv 1707.03663, the integrator; Chen, Ren, Ying, Rotskoff 2024, arXiv
 2405.15986, Algorithm 3, where it corrects the probability-flow ODE.

@@ -48,6 +48,9 @@ class Outcome:
         window: Widest window used, in nodes.
         certifiable: Whether acceptance was causal.
         trajectory: All rows, shape (S, R, *shape), or None.
+        nats: Nats that each node's step has cost, shape (S, M), float64, where a verdict has counted them; or None.
+        llr: Log-likelihood ratio of each path, shape (S,), float64, or None.
+        rejected: Drafts that were replaced, one count per sample, where a verdict replaces; or None.
     """
 
     samples: Tensor
@@ -57,6 +60,9 @@ class Outcome:
     window: int
     certifiable: bool
     trajectory: Tensor | None
+    nats: Tensor | None = None
+    llr: Tensor | None = None
+    rejected: tuple[int, ...] | None = None
 
 
 Solving = Generator[Request, Tensor, Outcome]

@@ -39,6 +39,9 @@ class Ledger:
         bound: Sum of contributions to the error, shape (S,), float64.
         rounds: Rounds in which each sample took part, shape (S,), int64.
         trajectory: All rows, shape (S, R, D), or None.
+        nats: Nats that each node's step has cost, shape (S, M), float64, for verdicts; M is 0 without one.
+        llr: Log-likelihood ratio of the settled steps, shape (S,), float64.
+        rejected: Drafts that were replaced, shape (S,), int64.
         checks: Accepted nodes that wait.
     """
 
@@ -47,15 +50,19 @@ class Ledger:
     bound: Tensor
     rounds: Tensor
     trajectory: Tensor | None
+    nats: Tensor
+    llr: Tensor
+    rejected: Tensor
     checks: list[Check] = field(default_factory=list)
 
     @staticmethod
-    def open(start: Tensor, keep_rows: int) -> Ledger:
+    def open(start: Tensor, keep_rows: int, judged: int) -> Ledger:
         """Empty books.
 
         Args:
             start: Starting states, shape (S, D).
             keep_rows: Rows of the trajectory to keep; 0 for none.
+            judged: Nodes whose cost in nats is booked; 0 for none.
 
         Returns:
             The ledger.
@@ -69,6 +76,9 @@ class Ledger:
             status=[None] * samples,
             bound=torch.zeros(samples, dtype=torch.float64, device=start.device),
             rounds=torch.zeros(samples, dtype=torch.int64, device=start.device),
+            nats=torch.zeros(samples, judged, dtype=torch.float64, device=start.device),
+            llr=torch.zeros(samples, dtype=torch.float64, device=start.device),
+            rejected=torch.zeros(samples, dtype=torch.int64, device=start.device),
             trajectory=trajectory,
         )
 
@@ -106,6 +116,38 @@ class Ledger:
             contributions: In units of sqrt(v0), shape (K,); those that are not a number count as infinite.
         """
         self.bound.index_add_(0, samples, torch.nan_to_num(contributions.double(), nan=torch.inf))
+
+    def spent(self, samples: Tensor) -> Tensor:
+        """Nats booked so far.
+
+        Args:
+            samples: Which, shape (K,).
+
+        Returns:
+            Shape (K,), float64.
+        """
+        return self.nats[samples].sum(1)
+
+    def spend(self, samples: Tensor, nodes: Tensor, nats: Tensor, product: Tensor) -> None:
+        """Book drafts that stand.
+
+        Args:
+            samples: Sample of each step, shape (K,).
+            nodes: Node of each step, shape (K,).
+            nats: Half its squared shift, shape (K,).
+            product: Its shift times its noise, shape (K,).
+        """
+        self.nats[samples, nodes] = nats
+        self.llr.index_add_(0, samples, nats + product)
+
+    def reject(self, samples: Tensor, fallen: Tensor) -> None:
+        """Count drafts that were replaced.
+
+        Args:
+            samples: Which samples, shape (K,).
+            fallen: Whether one of theirs was, shape (K,), bool.
+        """
+        self.rejected[samples] += fallen.long()
 
     def close(self, samples: Tensor, answers: Tensor, status: Status) -> None:
         """Enter the end of some samples.

@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 from paradrift.noise import Noise
-from paradrift.solution import Round, Status
-from paradrift.solvers.base import Outcome, Request
+from paradrift.solution import Status
+from paradrift.solvers.base import Request
+from paradrift.solvers.drafts import judge, predictions
 from paradrift.solvers.ledger import Check, Ledger
 from paradrift.solvers.lowered import Lowered, lower
 from paradrift.solvers.march import march
 from paradrift.solvers.measure import Facts, measure
-from paradrift.solvers.reading import laid_out, last_rows, preview
+from paradrift.solvers.reading import last_rows, preview
 from paradrift.solvers.references import carry_slopes, continue_references
 from paradrift.solvers.solver import Solver
 from paradrift.solvers.state import State, Where
 from paradrift.stopping import View
 from paradrift.tableau import Tableau
+from paradrift.verdicts import Verdict
 
 
 class Run:
@@ -35,6 +37,8 @@ class Run:
     ) -> None:
         self.solver, self.noise, self.variance = solver, noise, variance
         self.shape, self.nodes, self.last = start.shape[1:], table.nodes, table.rows - 1
+        self.judging = isinstance(solver.stop, Verdict)
+        self.verify = 0 if self.judging else solver.verify  # a verdict has measured every defect that it lets stand
         flat = start.flatten(1)
         # One row of history more than the table reaches back: entering nodes continue the last evaluated node.
         self.history = table.reach + 1
@@ -47,13 +51,11 @@ class Run:
         self.widest = int((ends - nodes).max())
         self.lead = None if lead is None else lead * self.width
         pad = self.history + self.width + 1
-        self.table: Lowered = lower(
-            table, solver.slopes, variance or 1.0, solver.verify, pad, start.dtype, start.device
-        )
+        self.table: Lowered = lower(table, solver.slopes, variance or 1.0, self.verify, pad, start.dtype, start.device)
         groups = solver.slopes.groups
         self.groups = None if groups is None else groups.flatten().to(start.device)
         self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)
-        self.ledger = Ledger.open(flat, table.rows if keep else 0)
+        self.ledger = Ledger.open(flat, table.rows if keep else 0, table.nodes if self.judging else 0)
         self.active = torch.arange(len(flat), device=start.device)
         self.swept, self.turn = torch.zeros_like(self.active), torch.zeros_like(self.active)
         self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
@@ -114,6 +116,7 @@ class Run:
         """Learn from the outputs, march, and judge."""
         state, here, history = self.state, self.here, self.history
         secants, scheduled = self.solver.slopes.measured, self.table.scheduled
+        rule, drafted = self.solver.stop, predictions(state) if self.judging else None
         facts = measure(
             state,
             here,
@@ -133,7 +136,12 @@ class Run:
         old = state.z.clone()
         span = self.limit - state.front
         stop = history + int(span.max())
-        march(state, here, history, stop, None)
+        held = facts.broken if self.lead is None else facts.broken | self._waiting(self.lead)
+        judged = None
+        if isinstance(rule, Verdict) and drafted is not None:
+            apart = ~held & (self.widest > 1)  # a window of one node drafts nothing: it is the sequential sampler
+            judged = judge(rule, state, here, self.table, self.ledger, drafted, self.active, span, history, apart)
+        march(state, here, history, stop, None if judged is None else history + judged.kept)
         self.change = torch.linalg.vector_norm(state.z - old, dim=-1) / old.shape[-1] ** 0.5
         self.moved = ~(self.change == 0)
         self.swept = self.swept + 1
@@ -142,6 +150,8 @@ class Run:
         drift = facts.rest[nodes] * change / level.gain.abs()
         weight = self.table.influence[facts.level[nodes], here.row[nodes]]
         effect = torch.where(here.node[nodes], weight * torch.maximum(facts.miss[nodes], drift), 0.0)
+        if judged is not None:
+            effect = torch.where(self.positions[: len(effect)] == judged.kept, 0.0, effect)  # its step is exact
         ends = self.limit == self.last
         moved = self.change.gather(0, (history - 1 + span)[None])[0]
         view = View(
@@ -158,8 +168,9 @@ class Run:
             moved=torch.where(ends, moved, torch.inf),
         )
         self.judged = self.active, view
-        held = facts.broken if self.lead is None else facts.broken | self._waiting(self.lead)
-        accepted = torch.where(held, 0, self.solver.stop.accept(view))
+        if judged is not None or isinstance(rule, Verdict):
+            return facts, view, torch.where(held, 0, judged.settled if judged else 0)
+        accepted = torch.where(held, 0, rule.accept(view))
         for _ in range(self.table.gap):  # a front must be a node, or the answer
             front = (history - 1 + accepted)[None]
             plain = (accepted > 0) & ~here.node.gather(0, front)[0] & (here.row.gather(0, front)[0] < self.limit)
@@ -182,7 +193,7 @@ class Run:
         arrived = state.front + accepted >= self.last
         if bool((arrived | facts.broken).any()):
             at = (history - 1 + accepted, torch.arange(len(self.active), device=accepted.device))
-            final, best = state.z[at], self._preview()
+            final, best = state.z[at], self.preview()
             self.ledger.close(self.active[arrived], final[arrived], Status.CONVERGED)
             self.ledger.contribute(self.active[facts.broken], torch.full_like(view.unit[facts.broken], torch.inf))
             self.ledger.close(self.active[facts.broken], best[facts.broken], Status.NON_FINITE)
@@ -211,7 +222,13 @@ class Run:
         renewed = self.table.limits(state.front, self.solver.window)
         # What enters are the rows after the old limit, not just the free positions: a window may be shorter than the
         # widest, and rows behind its end hold whatever the spans of other samples made of them.
-        entering = torch.where(accepted > 0, self.history + self.limit - state.front, len(self.positions))
+        begin, rule = self.history + self.limit - state.front, self.solver.stop
+        if isinstance(rule, Verdict) and not rule.refine:  # what was learned at drafts is forgotten
+            begin = torch.full_like(begin, self.history)
+            state.known[self.history - 1 :] &= accepted == 0
+            measured, scheduled = self.solver.slopes.measured, self.table.scheduled
+            continue_references(state, self.here, self.history, self.history - 1, measured, scheduled)
+        entering = torch.where(accepted > 0, begin, len(self.positions))
         self.limit = torch.where(accepted > 0, renewed, self.limit)
         self.enter(entering.clamp(max=len(self.positions)))
 
@@ -221,7 +238,7 @@ class Run:
         nodes = slice(history - 1, history - 1 + len(view.effect))
         inner = self.positions[: len(view.effect)] < accepted  # nodes whose outputs are now final
         inner[0] = False  # the front's output is its own
-        if not self.solver.verify:
+        if not self.verify:
             predicted = torch.where(inner, view.effect, 0.0) / view.unit
             self.ledger.contribute(self.active.expand_as(predicted).flatten(), predicted.flatten())
         else:
@@ -287,40 +304,9 @@ class Run:
         last = last_rows(self.state, self.history, self.limit, self.last)
         reached = torch.isfinite(last).all(1)
         self.ledger.contribute(self.active, torch.where(reached, left[self.active], torch.inf))
-        self.ledger.close(self.active, torch.where(reached[:, None], last, self._preview()), status)
+        self.ledger.close(self.active, torch.where(reached[:, None], last, self.preview()), status)
 
-    def _preview(self) -> Tensor:
+    def preview(self) -> Tensor:
+        """The most advanced data prediction of each active sample, shape (S, D)."""
         otherwise = self.ledger.answers[self.active]
         return preview(self.state, self.here, self.history, self.table.scheduled, otherwise)
-
-    def outcome(self) -> Outcome:
-        """Everything the machine needs to make a solution."""
-        trajectory = self.ledger.trajectory
-        return Outcome(
-            samples=self.ledger.answers.unflatten(1, self.shape),
-            status=tuple(status or Status.BUDGET_EXHAUSTED for status in self.ledger.status),
-            error=self.ledger.error().to(self.unit.dtype),
-            rounds=tuple(self.ledger.rounds.tolist()),
-            window=self.widest,
-            certifiable=self.solver.stop.causal,
-            trajectory=None if trajectory is None else trajectory.unflatten(2, self.shape),
-        )
-
-    def report(self, index: int, accepted: Tensor) -> Round:
-        """What a callback sees."""
-        settled = torch.full((len(self.ledger.status),), self.nodes, dtype=torch.int64)
-        settled[self.active.cpu()] = self.table.before[self.state.front + accepted].cpu()
-        previews, answers = self.ledger.answers.clone(), self.ledger.answers.clone()
-        previews[self.active] = self._preview()
-        answers[self.active] = last_rows(self.state, self.history, self.limit, self.last)
-        change = self.unit.new_full((len(settled), self.last + 1), torch.nan)
-        relative = self.change / (self.here.levels().alpha * self.unit[self.active])
-        change[self.active] = laid_out(relative, self.here, self.history, self.limit, self.last)
-        return Round(
-            index=index,
-            evaluations=self.evaluations,
-            settled=settled,
-            change=change.cpu(),
-            preview=previews.unflatten(1, self.shape),
-            answer=answers.unflatten(1, self.shape),
-        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from paradrift.guesses import Guess
 from paradrift.slopes import Slopes
 from paradrift.stopping import Stop
+from paradrift.verdicts import Verdict
 from paradrift.windows import Window
 
 
@@ -29,6 +30,6 @@ class Solver:
     window: Window
     slopes: Slopes
     guess: Guess
-    stop: Stop
+    stop: Stop | Verdict
     verify: int = 64
     max_rounds: int | None = None

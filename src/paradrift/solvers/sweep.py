@@ -20,6 +20,7 @@ from paradrift.solution import Round, Status
 from paradrift.solvers.base import Interrupted, Solving
 from paradrift.solvers.run import Run
 from paradrift.solvers.solver import Solver as Solver
+from paradrift.solvers.telling import outcome, report
 from paradrift.tableau import Tableau
 
 
@@ -68,7 +69,7 @@ def sweep(  # noqa: DOC403
                 outputs = run.receive(answer, check)
             facts, view, accepted = run.digest(where, outputs)
             if observe is not None:
-                observe(run.report(rounds, accepted))
+                observe(report(run, rounds, accepted))
             run.advance(facts, view, accepted)
         check = run.ledger.take_checks()
         if check is not None and not len(run.active):
@@ -78,4 +79,4 @@ def sweep(  # noqa: DOC403
     except (Interrupted, KeyboardInterrupt):
         ending = Status.INTERRUPTED
     run.give_up(ending)
-    return run.outcome()
+    return outcome(run)

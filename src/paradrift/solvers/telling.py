@@ -1,0 +1,67 @@
+"""What the outside is told of a solve: after each round, and at its end."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from paradrift.solution import Round, Status
+from paradrift.solvers.base import Outcome
+from paradrift.solvers.reading import laid_out, last_rows
+from paradrift.solvers.run import Run
+from paradrift.verdicts import Verdict
+
+
+def outcome(run: Run) -> Outcome:
+    """Everything the machine needs to make a solution.
+
+    Args:
+        run: A solve at its end.
+
+    Returns:
+        The outcome.
+    """
+    ledger, rule = run.ledger, run.solver.stop
+    trajectory = ledger.trajectory
+    reflects = isinstance(rule, Verdict) and rule.reflects
+    return Outcome(
+        samples=ledger.answers.unflatten(1, run.shape),
+        status=tuple(status or Status.BUDGET_EXHAUSTED for status in ledger.status),
+        error=ledger.error().to(run.unit.dtype),
+        rounds=tuple(ledger.rounds.tolist()),
+        window=run.widest,
+        certifiable=isinstance(rule, Verdict) or rule.causal,
+        trajectory=None if trajectory is None else trajectory.unflatten(2, run.shape),
+        nats=ledger.nats if run.judging else None,
+        llr=ledger.llr if run.judging else None,
+        rejected=tuple(ledger.rejected.tolist()) if reflects else None,
+    )
+
+
+def report(run: Run, index: int, accepted: Tensor) -> Round:
+    """What a callback sees.
+
+    Args:
+        run: A solve after a sweep, before its windows move.
+        index: The round, from 1.
+        accepted: Rows that were settled in it, shape (S,).
+
+    Returns:
+        The report.
+    """
+    settled = torch.full((len(run.ledger.status),), run.nodes, dtype=torch.int64)
+    settled[run.active.cpu()] = run.table.before[run.state.front + accepted].cpu()
+    previews, answers = run.ledger.answers.clone(), run.ledger.answers.clone()
+    previews[run.active] = run.preview()
+    answers[run.active] = last_rows(run.state, run.history, run.limit, run.last)
+    change = run.unit.new_full((len(settled), run.last + 1), torch.nan)
+    relative = run.change / (run.here.levels().alpha * run.unit[run.active])
+    change[run.active] = laid_out(relative, run.here, run.history, run.limit, run.last)
+    return Round(
+        index=index,
+        evaluations=run.evaluations,
+        settled=settled,
+        change=change.cpu(),
+        preview=previews.unflatten(1, run.shape),
+        answer=answers.unflatten(1, run.shape),
+    )
