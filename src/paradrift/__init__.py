@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from paradrift import certificate as certificate
+from paradrift import discretisation as discretisation
 from paradrift import grids as grids
 from paradrift import plans as plans
+from paradrift import smoothing as smoothing
 from paradrift.adapters import denoiser as denoiser
 from paradrift.adapters import diffusers_denoiser as diffusers_denoiser
 from paradrift.adapters import edm_denoiser as edm_denoiser
@@ -22,12 +24,15 @@ from paradrift.denoisers import Reform as Reform
 from paradrift.diffusers import Probed as Probed
 from paradrift.diffusers import parallelize as parallelize
 from paradrift.diffusers import replay as replay
+from paradrift.discretisation import Divergence as Divergence
 from paradrift.errors import NotAffineError as NotAffineError
 from paradrift.errors import ParadriftError as ParadriftError
 from paradrift.errors import Refused as Refused
 from paradrift.errors import SolveError as SolveError
 from paradrift.errors import SpecError as SpecError
 from paradrift.forms import Form as Form
+from paradrift.forward_error import ForwardError as ForwardError
+from paradrift.forward_error import forward_error as forward_error
 from paradrift.guesses import Coast as Coast
 from paradrift.guesses import Given as Given
 from paradrift.guesses import Repeat as Repeat

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from paradrift.bench.calibration import calibration, oracle
+from paradrift.bench.coverage import coverage
 from paradrift.bench.engine import engine
 from paradrift.bench.headline import headline
 from paradrift.bench.pipelines import pipelines, tolerances
@@ -21,5 +22,6 @@ SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
         "toy": toy,
         "oracle": oracle,
         "calibration": calibration,
+        "coverage": coverage,
     }
 )

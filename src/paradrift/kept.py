@@ -1,0 +1,176 @@
+"""A kept path as an audit sees it: rows, noises, and a model to ask, in parts that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paradrift import prepare, presets
+from paradrift.denoisers import Denoiser, modules
+from paradrift.errors import SpecError
+from paradrift.executors import Local
+from paradrift.forms import Array
+from paradrift.noise import Noise
+from paradrift.prepare import Generators
+from paradrift.pump import evaluating
+from paradrift.samplers import Gridded, Sampler
+from paradrift.solution import Solution
+from paradrift.solvers.base import Request
+from paradrift.tableau import Tableau
+
+_CHUNK = 1 << 24  # numbers of a path that are worked on at a time, in float64
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Some samples of a path, flat and in float64.
+
+    Args:
+        table: The sampler's table, in the form of the model.
+        ids: Sample indices, shape (S,).
+        z: The path, shape (R, S, D).
+        xi: The noises in use, zero in the other columns, shape (R, S, D).
+        executor: Where the model is asked.
+        dtype: Precision in which the path was made.
+        shape: Shape of one sample.
+    """
+
+    table: Tableau
+    ids: Tensor
+    z: Tensor
+    xi: Tensor
+    executor: Local
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    def ask(self, states: Tensor, times: Tensor, node: Tensor) -> Tensor:
+        """Model outputs at some states, in one request.
+
+        Args:
+            states: Shape (N, S, D), as the model sees them.
+            times: Model times, shape (N, S), float64.
+            node: Row that each state stands for, shape (N,), int64.
+
+        Returns:
+            Shape (N, S, D), float64.
+        """
+        count, samples = states.shape[:2]
+        request = Request(
+            x=states.to(self.dtype).flatten(0, 1).unflatten(1, self.shape),
+            t=times.to(states.device, self.dtype).flatten(),
+            sample=self.ids.repeat(count),
+            node=node.repeat_interleave(samples),
+        )
+        return self.executor.evaluate(request).flatten(1).double().unflatten(0, (count, samples))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kept:
+    """A path with what it was drawn with.
+
+    Args:
+        path: All rows, shape (S, R, *shape).
+        table: The sampler's table, in the form of the model.
+        denoiser: The model.
+        noise: The noises that the path was drawn with.
+    """
+
+    path: Tensor
+    table: Tableau
+    denoiser: Denoiser
+    noise: Noise
+
+    def __post_init__(self) -> None:
+        if self.path.ndim < 3 or self.path.shape[1] != self.table.rows:
+            raise SpecError(
+                f"expected a path (S, R, *shape) of {self.table.rows} rows for this sampler, found shape "
+                f"{tuple(self.path.shape)}: check steps="
+            )
+
+    def audit(self, work: Callable[[Part], Found], max_rows: int | None = None) -> tuple[list[Found], int]:
+        """Do some work on all samples, part by part.
+
+        Args:
+            work: What to do.
+            max_rows: Most rows in one model call.
+
+        Returns:
+            What was found in each part, in order, and the number of rows evaluated.
+        """
+        executor = Local(denoiser=self.denoiser, max_rows=max_rows)
+        count = max(1, _CHUNK // self.path[0].numel())
+        try:
+            with evaluating(modules(self.denoiser)), torch.inference_mode():
+                found = [work(self._part(first, count, executor)) for first in range(0, len(self.path), count)]
+        finally:
+            self.noise.finish()
+        return found, executor.rows
+
+    def _part(self, first: int, count: int, executor: Local) -> Part:
+        path = self.path[first : first + count]
+        ids = torch.arange(first, first + len(path), device=path.device)
+        z = path.transpose(0, 1).flatten(2).double()
+        xi = torch.zeros_like(z)
+        columns = np.unique(self.table.entries[2][1])
+        if len(columns):
+            used = torch.as_tensor(columns, device=path.device)
+            xi[used] = self.noise.draw(ids, used.expand(len(ids), -1)).flatten(2).transpose(0, 1).to(z)
+        return Part(
+            table=self.table,
+            ids=ids,
+            z=z,
+            xi=xi,
+            executor=executor,
+            dtype=path.dtype,
+            shape=tuple(path.shape[2:]),
+        )
+
+
+def kept(
+    solution: Solution,
+    denoiser: Denoiser,
+    *,
+    sampler: Sampler | Gridded | Tableau | None,
+    steps: int | None,
+    times: Array | Sequence[float] | None,
+    seed: int | Sequence[int],
+    generator: Generators | None,
+    noise: Noise | Tensor | None,
+    start: Tensor | None,
+) -> Kept:
+    """The path of a solution, from the words that it was drawn with.
+
+    Args:
+        solution: A solution with its trajectory.
+        denoiser: The model.
+        sampler: The sequential method.
+        steps: Number of steps.
+        times: The grid itself.
+        seed: Seed of the addressed noise.
+        generator: A generator (or one a sample) in the state that it had before the solve.
+        noise: The noise source, or the ready noises.
+        start: The start, where one was given.
+
+    Returns:
+        The path, its table and its noises.
+
+    Raises:
+        SpecError: if the path was not kept, or the words do not fit it.
+    """
+    path = solution.trajectory
+    if path is None:
+        raise SpecError("expected a solution with its path, found none: sample with trajectory=True")
+    shape = (path.shape[0], *path.shape[2:])
+    prepare.check(denoiser, shape, path.dtype)
+    table, _ = prepare.table_for(denoiser, sampler, steps, times, presets.sequential())
+    if isinstance(noise, Tensor) and start is None:
+        start = path[:, 0]
+    source = prepare.noise_for(table, shape, seed, generator, noise, start, path.dtype, path.device)
+    return Kept(path=path, table=table, denoiser=denoiser, noise=source)
