@@ -112,7 +112,7 @@ def kl(
     sampler: Sampler | Gridded | Tableau | None = None,
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
     generator: Generators | None = None,
     noise: Noise | Tensor | None = None,
     start: Tensor | None = None,
@@ -124,10 +124,11 @@ def kl(
     Args:
         solution: A solution with its trajectory, of a causal method.
         denoiser: The model.
-        sampler: The sequential method: an exponential integrator with noise, by whatever name.
+        sampler: The sequential method, an exponential integrator with noise by whatever name; None, with steps and
+            times, for the solution's own.
         steps: Number of steps.
         times: The grid itself.
-        seed: Seed of the addressed noise.
+        seed: Seed of the addressed noise; None for what the solution was drawn with.
         generator: A generator (or one a sample) in the state that it had before the solve.
         noise: The noise source, or the ready noises.
         start: The start, where one was given.
@@ -152,7 +153,7 @@ def kl(
         >>> from paradrift.schedules import Discrete
         >>> toy = Gaussian(mean=np.zeros(2), variance=np.full(2, 0.25), schedule=Discrete.linear(1000))
         >>> drawn = sample(toy, (100, 2), steps=100, solver=sequential(), trajectory=True)
-        >>> found = kl(drawn, toy, steps=100)
+        >>> found = kl(drawn, toy)
         >>> 2.5 < found.mean < 4.0, found.evaluations
         (True, 10000)
     """
@@ -179,7 +180,7 @@ def leading(
     sampler: Sampler | Gridded | Tableau | None = None,
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
     generator: Generators | None = None,
     noise: Noise | Tensor | None = None,
     start: Tensor | None = None,
@@ -190,10 +191,11 @@ def leading(
     Args:
         solution: A solution with its trajectory, of a causal method.
         denoiser: The model.
-        sampler: The sequential method: an exponential integrator with noise, by whatever name.
+        sampler: The sequential method, an exponential integrator with noise by whatever name; None, with steps and
+            times, for the solution's own.
         steps: Number of steps.
         times: The grid itself.
-        seed: Seed of the addressed noise.
+        seed: Seed of the addressed noise; None for what the solution was drawn with.
         generator: A generator (or one a sample) in the state that it had before the solve.
         noise: The noise source, or the ready noises.
         start: The start, where one was given.

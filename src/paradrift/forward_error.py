@@ -86,7 +86,7 @@ def forward_error(
     sampler: Sampler | Gridded | Tableau | None = None,
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: int | Sequence[int] | None = None,
     generator: Generators | None = None,
     noise: Noise | Tensor | None = None,
     start: Tensor | None = None,
@@ -98,10 +98,10 @@ def forward_error(
     Args:
         solution: A solution with its trajectory.
         denoiser: The model.
-        sampler: The sequential method.
+        sampler: The sequential method; None, with steps and times, for the solution's own.
         steps: Number of steps.
         times: The grid itself.
-        seed: Seed of the addressed noise.
+        seed: Seed of the addressed noise; None for what the solution was drawn with.
         generator: A generator (or one a sample) in the state that it had before the solve.
         noise: The noise source, or the ready noises.
         start: The start, where one was given.
@@ -123,7 +123,7 @@ def forward_error(
         >>> from paradrift.schedules import Discrete
         >>> toy = Gaussian(mean=np.zeros(2), variance=np.ones(2), schedule=Discrete.linear(100))
         >>> solution = sample(toy, (3, 2), sampler=DDIM(), steps=50, seed=7, trajectory=True)
-        >>> found = forward_error(solution, toy, sampler=DDIM(), steps=50, seed=7)
+        >>> found = forward_error(solution, toy)
         >>> bool((found.error < 1e-2).all()), found.evaluations
         (True, 300)
     """

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paradrift import prepare, presets
+from paradrift import prepare
 from paradrift.denoisers import Denoiser, modules
 from paradrift.errors import SpecError
 from paradrift.executors import Local
@@ -140,20 +140,20 @@ def kept(
     sampler: Sampler | Gridded | Tableau | None,
     steps: int | None,
     times: Array | Sequence[float] | None,
-    seed: int | Sequence[int],
+    seed: int | Sequence[int] | None,
     generator: Generators | None,
     noise: Noise | Tensor | None,
     start: Tensor | None,
 ) -> Kept:
-    """The path of a solution, from the words that it was drawn with.
+    """The path of a solution, from what it knows of itself or the words that it was drawn with.
 
     Args:
         solution: A solution with its trajectory.
         denoiser: The model.
-        sampler: The sequential method.
+        sampler: The sequential method; None, with steps and times, for that of the solution's recipe.
         steps: Number of steps.
         times: The grid itself.
-        seed: Seed of the addressed noise.
+        seed: Seed of the addressed noise; None for that of the recipe.
         generator: A generator (or one a sample) in the state that it had before the solve.
         noise: The noise source, or the ready noises.
         start: The start, where one was given.
@@ -167,10 +167,23 @@ def kept(
     path = solution.trajectory
     if path is None:
         raise SpecError("expected a solution with its path, found none: sample with trajectory=True")
+    if solution.stats.rejected is not None:
+        raise SpecError(
+            "expected a path of the noises that it was given, found one exact in law: nothing is left to ask"
+        )
     shape = (path.shape[0], *path.shape[2:])
     prepare.check(denoiser, shape, path.dtype)
-    table, _ = prepare.table_for(denoiser, sampler, steps, times, presets.sequential())
+    recipe = solution.recipe
+    if recipe is not None and sampler is None and steps is None and times is None:
+        own = recipe.table
+    else:
+        own = prepare.own_table(denoiser, sampler, steps, times)
+    if seed is None and recipe is not None:
+        seed = recipe.seed
+    table = prepare.in_form_of(denoiser, own)
+    if seed is None and generator is None and noise is None and table.noisy:
+        raise SpecError("expected the noise of this path, found none: give the generator or noise of its solve")
     if isinstance(noise, Tensor) and start is None:
         start = path[:, 0]
-    source = prepare.noise_for(table, shape, seed, generator, noise, start, path.dtype, path.device)
+    source = prepare.noise_for(table, shape, seed or 0, generator, noise, start, path.dtype, path.device)
     return Kept(path=path, table=table, denoiser=denoiser, noise=source)

@@ -274,6 +274,15 @@ def test_steps_per_sample_do_not_depend_on_chunks_or_rows_and_fresh_draws_differ
     assert whole.total_variation == pytest.approx(min(1, math.sqrt(whole.mean / 2)))
 
 
+def test_a_solution_knows_its_sampler_and_noise():
+    solution, model, given = drawn(LINEAR, GRIDS[LINEAR], pd.DDPM(), samples=3)
+    for function in (discretisation.kl, discretisation.leading):
+        assert torch.equal(function(solution, model).nats, function(solution, model, **given).nats)
+    strange = dataclasses.replace(solution, recipe=dataclasses.replace(solution.recipe, seed=None))
+    with pytest.raises(pd.SpecError, match="expected the noise of this path"):
+        discretisation.kl(strange, model)
+
+
 def test_single_precision_changes_little():
     model = pd.Gaussian([MEAN] * 2, VALUE, LINEAR)
     request = dict(steps=100, seed=1)
@@ -302,6 +311,8 @@ def test_what_has_no_divergence_is_refused():
         refused("expected a causal path", dataclasses.replace(solution, certifiable=False), function)
         lost = dataclasses.replace(solution, status=(pd.Status.CONVERGED, pd.Status.INTERRUPTED))
         refused("found sample 1: interrupted", lost, function)
+    exact = dataclasses.replace(solution, stats=dataclasses.replace(solution.stats, rejected=(0, 1)))
+    refused("found one exact in law", exact)
     refused("expected a path .* of 11 rows", times=None, steps=10)
     spoiled = solution.trajectory.clone()
     spoiled[1, 5] = torch.nan

@@ -150,6 +150,7 @@ def test_chunks_and_row_limits_change_nothing(monkeypatch):
     torch.testing.assert_close(parts.error, whole.error, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(parts.corrections, whole.corrections, rtol=1e-12, atol=1e-14)
     assert counted.rows == parts.evaluations == 2 * 7 * 12
+    assert torch.equal(forward_error(wrong, MODES).error, whole.error)  # in its own words
     assert str(whole).endswith("of 7 samples, 2 rounds, 168 evaluations")
 
 
