@@ -62,7 +62,7 @@ def judge(
         active: Samples under the windows, shape (S,).
         span: Rows of each window, shape (S,).
         history: H.
-        drafted: Samples with drafts to judge, shape (S,), bool; of the others nothing stands.
+        drafted: Rows that were computed with what is in ``predicted``, shape (W, S), bool; others cannot stand.
 
     Returns:
         The decision.

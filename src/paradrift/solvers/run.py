@@ -62,6 +62,7 @@ class Run:
         self.here = self.table.at(self.state.front, self.positions - (self.history - 1))
         self.limit = self.table.limits(self.state.front, solver.window)
         self.moved = torch.ones_like(self.state.known)
+        self.marched = torch.zeros_like(self.state.known)  # rows computed from outputs, not merely guessed
         self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
         self.judged: tuple[Tensor, View] | None = None  # the last verdict, and the samples that it was about
         self.enter(torch.full_like(self.state.front, self.history))
@@ -139,9 +140,11 @@ class Run:
         held = facts.broken if self.lead is None else facts.broken | self._waiting(self.lead)
         judged = None
         if isinstance(rule, Verdict) and drafted is not None:
-            apart = ~held & (self.widest > 1)  # a window of one node drafts nothing: it is the sequential sampler
-            judged = judge(rule, state, here, self.table, self.ledger, drafted, self.active, span, history, apart)
+            # a window of one node drafts nothing: it is the sequential sampler
+            may = self.marched[history:stop] & ~held & (self.widest > 1)
+            judged = judge(rule, state, here, self.table, self.ledger, drafted, self.active, span, history, may)
         march(state, here, history, stop, None if judged is None else history + judged.kept)
+        self.marched[history:stop] = True
         self.change = torch.linalg.vector_norm(state.z - old, dim=-1) / old.shape[-1] ** 0.5
         self.moved = ~(self.change == 0)
         self.swept = self.swept + 1
@@ -202,7 +205,8 @@ class Run:
             self.here = self.table.at(state.front, self.positions - (history - 1))
             self.active, self.limit = self.active[stay], self.limit[stay]
             self.swept, self.turn = self.swept[stay], self.turn[stay]
-            self.moved, accepted, steepest = self.moved[:, stay], accepted[stay], facts.steepest[:, stay]
+            self.moved, self.marched = self.moved[:, stay], self.marched[:, stay]
+            accepted, steepest = accepted[stay], facts.steepest[:, stay]
         else:
             steepest = facts.steepest
         if not len(self.active) or not bool(accepted.any()):
@@ -215,7 +219,8 @@ class Run:
     def _move(self, accepted: Tensor) -> None:
         """Move the windows over settled rows, and fill what enters."""
         state = self.state
-        self.moved = self.moved.gather(0, (self.positions + accepted).clamp(max=len(self.positions) - 1))
+        later = (self.positions + accepted).clamp(max=len(self.positions) - 1)
+        self.moved, self.marched = self.moved.gather(0, later), self.marched.gather(0, later)
         state.shift(accepted, self.history)
         self.here = self.table.at(state.front, self.positions - (self.history - 1))
         self.swept = torch.where(accepted > 0, 0, self.swept)
@@ -289,7 +294,7 @@ class Run:
             march(state, here, first, end, None if together else entering)
         else:
             state.z[first:] = torch.where(fill, guessed.to(state.z), state.z[first:])
-        self.moved = self.moved | new
+        self.moved, self.marched = self.moved | new, torch.where(new, guessed is None, self.marched)
 
     def give_up(self, status: Status) -> None:
         """Enter the best answer so far of samples that are still running, with the error that its nodes still have."""
