@@ -45,6 +45,7 @@ from paradrift.presets import paradigms as paradigms
 from paradrift.presets import piadm_ode as piadm_ode
 from paradrift.presets import piadm_sde as piadm_sde
 from paradrift.presets import sequential as sequential
+from paradrift.presets import wavefront as wavefront
 from paradrift.pretrained import pretrained as pretrained
 from paradrift.sample import iterate as iterate
 from paradrift.sample import sample as sample
@@ -89,6 +90,7 @@ from paradrift.verdicts import Exact as Exact
 from paradrift.windows import Auto as Auto
 from paradrift.windows import Blocks as Blocks
 from paradrift.windows import Sliding as Sliding
+from paradrift.windows import Wavefront as Wavefront
 from paradrift.windows import Whole as Whole
 
 __version__ = "0.1.0"

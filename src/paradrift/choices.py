@@ -42,6 +42,7 @@ class SolverName(enum.StrEnum):
     PIADM_SDE = "piadm-sde"
     PIADM_ODE = "piadm-ode"
     PARADIGMS = "paradigms"
+    WAVEFRONT = "wavefront"
 
 
 class Precision(enum.StrEnum):
@@ -124,8 +125,8 @@ def solver(name: SolverName, *, span: str | None, tol: float | None, blocks: int
         name: One of the names.
         span: The window, see :func:`window`; None: the preset's own.
         tol: Tolerance; None: the preset's own.
-        blocks: Blocks of the PIADM presets.
-        sweeps: Sweeps per block of the PIADM presets.
+        blocks: Blocks of the PIADM presets and of the wavefront.
+        sweeps: Sweeps per block of these.
 
     Returns:
         A solver.
@@ -144,6 +145,8 @@ def solver(name: SolverName, *, span: str | None, tol: float | None, blocks: int
             raise SpecError(f"expected no --{option} beside --solver {name.value}, which has its own, found {value}")
     if name is SolverName.SEQUENTIAL:
         return pd.sequential()
+    if name is SolverName.WAVEFRONT:
+        return pd.wavefront(blocks=blocks, sweeps=sweeps)
     make = pd.piadm_sde if name is SolverName.PIADM_SDE else pd.piadm_ode
     return make(blocks=blocks, sweeps=sweeps)
 

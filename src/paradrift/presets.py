@@ -7,7 +7,7 @@ from paradrift.guesses import Coast, Repeat
 from paradrift.slopes import Increments, Secant, Zero
 from paradrift.solvers.sweep import Solver as Solver
 from paradrift.stopping import LocalChange, Sweeps, Tolerance
-from paradrift.windows import Auto, Blocks, Sliding, Window
+from paradrift.windows import Auto, Blocks, Sliding, Wavefront, Window
 
 DEFAULT_TOL = 1e-2
 
@@ -85,3 +85,24 @@ def paradigms(window: int = 64, tol: float = 0.1) -> Solver:
     Source: Shih et al. 2023, arXiv 2305.16317, Algorithm 1.
     """
     return Solver(window=Sliding(window), slopes=Increments(), guess=Repeat(), stop=LocalChange(tol), verify=0)
+
+
+def wavefront(blocks: int, sweeps: int) -> Solver:
+    """The wavefront: the blocks of PIADM all in flight, each one Picard sweep behind the block before it.
+
+    For the paper's setting use ``Exponential(form=Form.SCORE, stochasticity=1)`` on the grid ``shrinking``. Rounds are
+    N + J - 1, against N J for blocks one after the other; the theorem asks for J of the order N + log d, so for a
+    number of rounds of the order log d. With J = M - N + 1, M the nodes of the whole chain, the answer is the
+    sequential sampler's. All rows are held in memory.
+
+    Args:
+        blocks: N.
+        sweeps: J, of every block.
+
+    Returns:
+        The solver.
+
+    Source: Zhou and Sugiyama, ICML 2025, arXiv 2412.07435, Algorithm 2; see :mod:`paradrift.solvers.wavefront` for the
+    one difference, in how blocks are filled at first.
+    """
+    return Solver(window=Wavefront(blocks), slopes=Zero(Form.SCORE), guess=Repeat(), stop=Sweeps(sweeps), verify=0)

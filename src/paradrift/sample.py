@@ -27,11 +27,12 @@ from paradrift.slopes import Slopes
 from paradrift.solution import Recipe, Round, Solution, Stats, Status
 from paradrift.solvers.base import Outcome
 from paradrift.solvers.sweep import Solver, sweep
+from paradrift.solvers.wavefront import wavefront
 from paradrift.stopping import Stop
 from paradrift.tableau import Tableau
 from paradrift.verdicts import Verdict
 from paradrift.watch import Watch
-from paradrift.windows import Auto, Window
+from paradrift.windows import Auto, Wavefront, Window
 
 
 def sample(
@@ -276,7 +277,8 @@ def _rounds(
             executor = Local(denoiser=denoiser, max_rows=executor.max_rows)
         counter = Watch(samples, table.nodes, progress, callback)
         stack.callback(counter.close)
-        solving = sweep(
+        method = wavefront if isinstance(solver.window, Wavefront) else sweep
+        solving = method(
             table,
             initial,
             source,

@@ -149,6 +149,57 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Wavefront:
+    """The chain cut into ``blocks`` of nearly equal size that are all in flight at once, each a sweep behind the last.
+
+    Not a window of :func:`paradrift.solvers.sweep.sweep`, where defects travel through everything in flight: here they
+    do not cross the borders between blocks within a round; see :mod:`paradrift.solvers.wavefront`.
+
+    Args:
+        blocks: Number of blocks, at least 1; at most as many as nodes are made.
+
+    Raises:
+        SpecError: if there is none.
+    """
+
+    blocks: int
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise SpecError(f"expected at least 1 block, found {self.blocks}")
+
+    def edges(self, nodes: int) -> tuple[int, ...]:
+        """Where blocks begin and end.
+
+        Args:
+            nodes: Number of nodes M.
+
+        Returns:
+            First node of each block, and M; strictly ascending.
+        """
+        count = min(self.blocks, nodes)
+        return tuple(nodes * block // count for block in range(count + 1))
+
+    def limit(self, front: Tensor, nodes: int) -> Tensor:
+        """Never called by a solver: a block is no window that starts at a front, since blocks before it still move.
+
+        Args:
+            front: First unsettled nodes, shape (S,).
+            nodes: Number of nodes M.
+
+        Returns:
+            Nothing.
+
+        Raises:
+            SpecError: always.
+        """
+        raise SpecError(
+            "expected a window that starts at a front, found Wavefront: solve with paradrift.sample, which knows it, "
+            "or choose Blocks(n)"
+        )
+
+
+@dataclass(frozen=True)
 class Auto:
     """Let the planner choose a width from the measured cost of batched calls; see :mod:`paradrift.planner`.
 
