@@ -36,6 +36,9 @@ from paradrift.forward_error import forward_error as forward_error
 from paradrift.guesses import Coast as Coast
 from paradrift.guesses import Given as Given
 from paradrift.guesses import Repeat as Repeat
+from paradrift.langevin import Chain as Chain
+from paradrift.langevin import effective_size as effective_size
+from paradrift.langevin import langevin as langevin
 from paradrift.ode import odeint as odeint
 from paradrift.ode import odeint_solution as odeint_solution
 from paradrift.plans import Plan as Plan
@@ -52,6 +55,7 @@ from paradrift.sample import sample as sample
 from paradrift.samplers import DDIM as DDIM
 from paradrift.samplers import DDPM as DDPM
 from paradrift.samplers import Ancestral as Ancestral
+from paradrift.samplers import Corrected as Corrected
 from paradrift.samplers import DPMpp2M as DPMpp2M
 from paradrift.samplers import DPMpp3M as DPMpp3M
 from paradrift.samplers import DPMppSDE as DPMppSDE
@@ -62,6 +66,7 @@ from paradrift.samplers import FlowHeun as FlowHeun
 from paradrift.samplers import Gridded as Gridded
 from paradrift.samplers import Heun as Heun
 from paradrift.samplers import Sampler as Sampler
+from paradrift.samplers import Underdamped as Underdamped
 from paradrift.schedules import EDM as EDM
 from paradrift.schedules import OU as OU
 from paradrift.schedules import VE as VE

@@ -64,11 +64,13 @@ class Precision(enum.StrEnum):
         return torch.float64 if self is Precision.FLOAT64 else torch.float32
 
 
-def sampler(name: SamplerName) -> pd.Sampler:
+def sampler(name: SamplerName, solver: SolverName, blocks: int) -> pd.Sampler:
     """The sampler of a name, with its usual settings.
 
     Args:
         name: One of the names.
+        solver: The solver that it is for: PIADM-ODE wants its predictor with a corrector after each block.
+        blocks: Blocks of the PIADM presets.
 
     Returns:
         A sampler.
@@ -93,7 +95,8 @@ def sampler(name: SamplerName) -> pd.Sampler:
         case SamplerName.EXPONENTIAL_SDE:
             return pd.Exponential(stochasticity=1.0)
         case SamplerName.EXPONENTIAL_ODE:
-            return pd.Exponential(stochasticity=0.0)
+            predictor = pd.Exponential(stochasticity=0.0)
+            return pd.Corrected(blocks=blocks, predictor=predictor) if solver is SolverName.PIADM_ODE else predictor
 
 
 def window(text: str) -> Window:
@@ -118,11 +121,14 @@ def window(text: str) -> Window:
     raise SpecError(f"expected a window of auto, whole, a width such as 16, or blocks:4, found {text!r}")
 
 
-def solver(name: SolverName, *, span: str | None, tol: float | None, blocks: int, sweeps: int) -> pd.Solver:
+def solver(
+    name: SolverName, rule: pd.Sampler, *, span: str | None, tol: float | None, blocks: int, sweeps: int
+) -> pd.Solver:
     """The solver preset of a name.
 
     Args:
         name: One of the names.
+        rule: The sampler that it is for, as :func:`sampler` gives it.
         span: The window, see :func:`window`; None: the preset's own.
         tol: Tolerance; None: the preset's own.
         blocks: Blocks of the PIADM presets and of the wavefront.
@@ -132,7 +138,7 @@ def solver(name: SolverName, *, span: str | None, tol: float | None, blocks: int
         A solver.
 
     Raises:
-        SpecError: if the preset does not take the window or the tolerance that was given.
+        SpecError: if the preset does not take the window, the tolerance or the sampler that was given.
     """
     if name is SolverName.DEFAULT:
         return pd.default(1e-2 if tol is None else tol, None if span is None else window(span))
@@ -147,8 +153,14 @@ def solver(name: SolverName, *, span: str | None, tol: float | None, blocks: int
         return pd.sequential()
     if name is SolverName.WAVEFRONT:
         return pd.wavefront(blocks=blocks, sweeps=sweeps)
-    make = pd.piadm_sde if name is SolverName.PIADM_SDE else pd.piadm_ode
-    return make(blocks=blocks, sweeps=sweeps)
+    if name is SolverName.PIADM_SDE:
+        return pd.piadm_sde(blocks=blocks, sweeps=sweeps)
+    if not isinstance(rule, pd.Corrected):
+        raise SpecError(
+            f"expected --sampler {SamplerName.EXPONENTIAL_ODE.value} beside --solver {name.value}, whose corrector "
+            f"belongs to an ODE, found {rule}"
+        )
+    return pd.piadm_ode(rule, sweeps)
 
 
 def labels(text: str | None, number: int | None) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
 import sys
@@ -200,12 +201,12 @@ def sample(
     classes = choices.labels(labels, number)
     place = choices.device(device)
     choices.threads(threads)
-    method = choices.solver(solver, span=window, tol=tol, blocks=blocks, sweeps=sweeps)
+    rule = choices.sampler(sampler, solver, blocks)
+    method = choices.solver(solver, rule, span=window, tol=tol, blocks=blocks, sweeps=sweeps)
     choices.folder(out)
     denoiser = pd.pretrained(
         model, labels=classes, guidance=None if guidance == 1 else guidance, device=place, dtype=dtype.dtype
     )
-    rule = choices.sampler(sampler)
     shape = (len(classes), 1, 28, 28)
     live, silent = Console(stderr=True), Console(quiet=True)
 
@@ -225,7 +226,8 @@ def sample(
             )
 
     runs: list[report.Run] = []
-    run("warm-up", pd.sequential(), min(steps, 3), silent)  # the first call of a process pays for torch's own set-up
+    few = dataclasses.replace(pd.sequential(), max_rounds=3)
+    run("warm-up", few, steps, silent)  # the first call of a process pays for torch's own set-up
     if sequential:
         reference = run("sequential", pd.sequential(), steps, live)
         if Status.INTERRUPTED in reference.status:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from paradrift.forms import Form
 from paradrift.guesses import Coast, Repeat
+from paradrift.samplers import Corrected
 from paradrift.slopes import Increments, Secant, Zero
 from paradrift.solvers.sweep import Solver as Solver
 from paradrift.stopping import LocalChange, Sweeps, Tolerance
-from paradrift.windows import Auto, Blocks, Sliding, Wavefront, Window
+from paradrift.windows import Auto, Blocks, Cut, Sliding, Wavefront, Window
 
 DEFAULT_TOL = 1e-2
 
@@ -53,21 +56,40 @@ def piadm_sde(blocks: int, sweeps: int) -> Solver:
     return Solver(window=Blocks(blocks), slopes=Zero(Form.SCORE), guess=Repeat(), stop=Sweeps(sweeps), verify=0)
 
 
-def piadm_ode(blocks: int, sweeps: int) -> Solver:
-    """The predictor of PIADM-ODE: as PIADM-SDE, for ``Exponential(form=Form.SCORE, stochasticity=0)``.
+def piadm_ode(sampler: Corrected, sweeps: int, corrector_sweeps: int | None = None) -> Solver:
+    """PIADM-ODE: blocks of the predictor in K Picard sweeps, each followed by N' blocks of the corrector in K'.
 
-    The corrector of the paper, which turns closeness in W2 into closeness in TV, is not part of this preset.
+    It takes the sampler whose table it solves, because the blocks are the sampler's: give both to
+    :func:`paradrift.sample`. Rounds are (K + K' N') N, fewer where a block has fewer nodes than sweeps; with no block
+    longer than its sweeps the answer is the sequential sampler's. What a sweep freezes is the predictor's own form, in
+    the paper the score. The predictor alone is :func:`piadm_sde` with ``Exponential(stochasticity=0)``.
 
     Args:
-        blocks: N.
+        sampler: The method to solve.
         sweeps: K.
+        corrector_sweeps: K'; None for as many as the predictor.
 
     Returns:
         The solver.
 
-    Source: Chen, Ren, Ying, Rotskoff 2024, arXiv 2405.15986, Algorithm 2.
+    Source: Chen, Ren, Ying, Rotskoff 2024, arXiv 2405.15986, Algorithms 2 and 3.
+
+    Example:
+        >>> from paradrift.samplers import Corrected, Underdamped
+        >>> method = Corrected(blocks=4, corrector=Underdamped(steps=6, blocks=2))
+        >>> solver = piadm_ode(method, sweeps=5, corrector_sweeps=3)
+        >>> solver.window, solver.stop
+        (Blocks(count=4, after=(6, 6)), Sweeps(count=(5, 3, 3)))
     """
-    return piadm_sde(blocks, sweeps)
+    runs = sampler.corrector.blocks
+    after = (sampler.corrector.steps,) * runs
+    if isinstance(sampler.blocks, int):
+        window: Window = Blocks(sampler.blocks, after)
+    else:
+        window = Cut(tuple(accumulate(nodes for own in sampler.blocks for nodes in (own, *after))))
+    corrections = sweeps if corrector_sweeps is None else corrector_sweeps
+    stop = Sweeps((sweeps, *(corrections,) * runs))
+    return Solver(window=window, slopes=Zero(), guess=Repeat(), stop=stop, verify=0)
 
 
 def paradigms(window: int = 64, tol: float = 0.1) -> Solver:

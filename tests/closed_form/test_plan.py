@@ -163,8 +163,8 @@ def gaussian(plan, value, mean, solver=None):
     schedule = pd.OU(horizon=plan.horizon, last=plan.early_stop)
     model = pd.Gaussian([mean], value, schedule, form=Form.SCORE)
     arguments = plan.arguments() | ({} if solver is None else {"solver": solver})
-    rows = len(arguments["times"])
-    samples = 2 + (rows if plan.corrector is None else 0)
+    rows = arguments["sampler"].tableau(schedule, arguments["times"]).rows
+    samples = 2 + rows
     start = torch.zeros(samples, 1, dtype=torch.float64)
     start[1] = 1
     noises = torch.zeros(samples, rows, 1, dtype=torch.float64)
@@ -205,13 +205,20 @@ def test_a_planned_run_on_a_gaussian_takes_the_planned_rounds_and_stays_below_th
     assert dim * divergence(noised(plan, value, mean), (exact, spread)) < plan.kl - plan.terms.picard
 
 
-def test_the_predictor_of_the_ode_plan_takes_its_rounds_and_comes_close():
-    plan = gaussian_plan(2, 1.0, 2.5, 0.7, ode=True)
-    mean, var, rounds = gaussian(plan, 2.5, 0.7)
-    assert rounds == plan.solver_rounds == plan.blocks * plan.sweeps
-    assert plan.rounds == rounds + plan.blocks * plan.corrector.sweeps
-    assert plan.arguments()["sampler"].stochasticity == 0
-    assert 2 * divergence(noised(plan, 2.5, 0.7), (mean, var)) < plan.kl  # isotropic: nothing left to correct
+@pytest.mark.parametrize(("dim", "kl", "value", "mean"), [(2, 1.0, 2.5, 0.7), (4, 4.0, 0.3, 0.5), (1, 0.2, 1.0, 0.0)])
+def test_a_planned_run_of_the_ode_with_its_corrector_takes_the_planned_rounds(dim, kl, value, mean):
+    """And stays below the planned total variation, here by Pinsker's inequality; sequentially too."""
+    plan = gaussian_plan(dim, kl, value, mean, ode=True)
+    sampler = plan.arguments()["sampler"]
+    assert sampler.predictor == pd.Exponential(stochasticity=0.0)
+    assert sampler.corrector.time / math.sqrt(plan.lipschitz) == pytest.approx(plan.corrector.time)
+    found, var, rounds = gaussian(plan, value, mean)
+    assert rounds == plan.rounds == plan.solver_rounds + plan.blocks * plan.corrector.sweeps
+    assert 1e-9 < dim * divergence(noised(plan, value, mean), (found, var)) / 2 < plan.kl / 2
+    exact, spread, steps = gaussian(plan, value, mean, pd.sequential())
+    assert steps == plan.sequential
+    assert var != spread
+    assert dim * divergence((exact, spread), (found, var)) / 2 < plan.terms.picard
 
 
 def test_blocks_shorter_than_the_sweeps_are_exact_and_left_early():
@@ -257,7 +264,7 @@ def test_the_solver_is_the_preset_with_blocks_of_equal_time():
 
 
 def test_a_plan_too_large_for_a_table_says_so():
-    with pytest.raises(SpecError, match="at most 10000 steps to be run, found 2606761"):
+    with pytest.raises(SpecError, match="at most 10000 rows to be run, found 2606762"):
         pd.plan(4096, kl=1.0).arguments()
 
 

@@ -16,34 +16,34 @@ from paradrift.forms import Array, Form
 from paradrift.plans import blocks as chain
 from paradrift.plans.constants import Constants, Terms
 from paradrift.plans.words import table
-from paradrift.samplers import Exponential
+from paradrift.samplers import Corrected, Exponential, Sampler, Underdamped
 from paradrift.schedules import OU, Schedule
 from paradrift.solvers.solver import Solver
 from paradrift.windows import Cut
 
-MOST_STEPS = 10_000  # of a plan that is to be run: a sampler's table is a dense matrix of its steps
+MOST_ROWS = 10_000  # of a plan that is to be run: a sampler's table is a dense matrix
 
 
 class Arguments(TypedDict):
     """Keyword arguments of :func:`paradrift.sample`.
 
     Args:
-        sampler: The exponential integrator.
+        sampler: The exponential integrator, for the ODE with its corrector.
         times: The grid.
         solver: Blocks and sweeps.
     """
 
-    sampler: Exponential
+    sampler: Sampler
     times: Array
     solver: Solver
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corrector:
-    """Underdamped Langevin dynamics after each block of the ODE, in Picard sweeps too: planned, not run here.
+    """Underdamped Langevin dynamics after each block of the ODE, in one block of Picard sweeps.
 
     Args:
-        time: How long it runs after each block, in its own time; one block.
+        time: How long it runs after each block, in its own time, that of a score of Lipschitz constant L.
         steps: Steps of one run, and points held while it lasts.
         sweeps: Sweeps of one run.
     """
@@ -194,20 +194,32 @@ class Plan:
             )
         return np.clip(times, schedule.last, schedule.first)
 
-    def solver(self) -> Solver:
-        """The preset with the plan's blocks and sweeps: :func:`paradrift.piadm_sde`, or the predictor of ``piadm_ode``.
+    def sampler(self) -> Sampler:
+        """The sequential method: the exponential integrator, for the ODE with its corrector after each block.
 
         Returns:
-            The solver, for the grid of this plan only: its blocks are equal in time, not in steps.
+            The sampler, for the grid of this plan only: its blocks are equal in time, not in steps.
         """
-        preset = presets.piadm_ode if self.corrector else presets.piadm_sde
+        if self.corrector is None:
+            return Exponential(form=Form.SCORE, stochasticity=1.0)
+        root = math.sqrt(self.lipschitz)
+        corrector = Underdamped(time=self.corrector.time * root, steps=self.corrector.steps, lipschitz=self.lipschitz)
+        return Corrected(blocks=tuple(self.steps.tolist()), corrector=corrector)
+
+    def solver(self) -> Solver:
+        """The preset with the plan's blocks and sweeps: :func:`paradrift.piadm_sde`, or ``piadm_ode``.
+
+        Returns:
+            The solver, for the grid of this plan only.
+        """
+        sampler = self.sampler()
+        if self.corrector is not None and isinstance(sampler, Corrected):
+            return presets.piadm_ode(sampler, self.sweeps, self.corrector.sweeps)
         ends = tuple(int(end) for end in np.cumsum(self.steps))
-        return dataclasses.replace(preset(self.blocks, self.sweeps), window=Cut(ends))
+        return dataclasses.replace(presets.piadm_sde(self.blocks, self.sweeps), window=Cut(ends))
 
     def arguments(self, schedule: Schedule | None = None) -> Arguments:
         """What :func:`paradrift.sample` needs: ``sample(denoiser, shape, **plan.arguments())``.
-
-        For the ODE this is the predictor alone.
 
         Args:
             schedule: The denoiser's, if it is another than ``OU``.
@@ -218,14 +230,13 @@ class Plan:
         Raises:
             SpecError: if the plan has more steps than a table can hold, or does not fit the schedule.
         """
-        if self.steps.sum() > MOST_STEPS:
+        rows = self.steps.sum() + 1 + (self.blocks * (2 * self.corrector.steps + 1) if self.corrector else 0)
+        if rows > MOST_ROWS:
             raise SpecError(
-                f"expected a plan of at most {MOST_STEPS} steps to be run, found {self.steps.sum()}: fit the constants "
-                "to a pilot run, or ask for less accuracy"
+                f"expected a plan of at most {MOST_ROWS} rows to be run, found {rows}: fit the constants to a pilot "
+                "run, or ask for less accuracy"
             )
-        share = 0.0 if self.corrector else 1.0
-        sampler = Exponential(form=Form.SCORE, stochasticity=share)
-        return Arguments(sampler=sampler, times=self.grid(schedule), solver=self.solver())
+        return Arguments(sampler=self.sampler(), times=self.grid(schedule), solver=self.solver())
 
     def __str__(self) -> str:
         return table(self)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from paradrift.samplers.ancestral import Ancestral
 from paradrift.samplers.base import Gridded, Sampler
+from paradrift.samplers.corrected import Corrected, Underdamped
 from paradrift.samplers.ddim import DDIM
 from paradrift.samplers.ddpm import DDPM
 from paradrift.samplers.dpmpp_2m import DPMpp2M
@@ -31,6 +32,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "Ancestral",
+    "Corrected",
     "DPMpp2M",
     "DPMpp3M",
     "DPMppSDE",
@@ -41,4 +43,5 @@ __all__ = [
     "Gridded",
     "Heun",
     "Sampler",
+    "Underdamped",
 ]
