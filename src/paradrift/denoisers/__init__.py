@@ -20,5 +20,6 @@ from paradrift.denoisers.clipping import Clipped
 from paradrift.denoisers.counting import Counted
 from paradrift.denoisers.guidance import Guided
 from paradrift.denoisers.reform import Reform
+from paradrift.denoisers.value import Value
 
-__all__ = ["Clipped", "Counted", "Denoiser", "Guided", "Reform", "column", "levels", "modules"]
+__all__ = ["Clipped", "Counted", "Denoiser", "Guided", "Reform", "Value", "column", "levels", "modules"]
