@@ -9,6 +9,7 @@ from paradrift.bench.calibration import calibration, oracle
 from paradrift.bench.coverage import coverage
 from paradrift.bench.engine import engine
 from paradrift.bench.headline import headline
+from paradrift.bench.langevin import langevin
 from paradrift.bench.pipelines import pipelines, tolerances
 from paradrift.bench.records import Record
 from paradrift.bench.toy import toy
@@ -19,6 +20,7 @@ SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
         "pipelines": pipelines,
         "tolerances": tolerances,
         "engine": engine,
+        "langevin": langevin,
         "toy": toy,
         "oracle": oracle,
         "calibration": calibration,
