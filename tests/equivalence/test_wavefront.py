@@ -411,6 +411,16 @@ def test_outputs_that_are_not_finite_on_the_way_do_no_harm(slopes):
         assert bad is outside or len(sizes) > 4
 
 
+@pytest.mark.parametrize("slopes", SLOPES, ids=lambda slopes: type(slopes).__name__)
+def test_one_bad_answer_on_the_way_is_forgotten(slopes):
+    """The surrogate that was known before stands in for it; a few updates later nothing is left of it."""
+    calls = itertools.count()
+    once = Broken(mixture(), lambda x, t, sample: (t < 3.0) & (next(calls) == 3))
+    found, fine = (solve(solver(2, 8, slopes), model=model, steps=24) for model in (once, mixture()))
+    assert found.converged
+    assert 0 < float((found.trajectory - fine.trajectory).abs().max()) < 0.3
+
+
 def test_a_sample_without_a_finite_output_at_its_last_update_has_no_answer():
     calls = itertools.count()
     late = Broken(mixture(), lambda x, t, sample: (t < 1.0) & (sample == 0) & (next(calls) >= 4))
@@ -459,7 +469,13 @@ def test_a_given_trajectory_is_a_guess_too():
     assert warm.stats.rounds == 5
 
 
-def test_the_command_line_knows_the_preset(tmp_path, capsys):
+def test_the_command_line_knows_the_preset(capsys):
+    assert main(["sample", "--solver", "wavefront", "--tol", "1"]) == 2
+    assert "expected no --tol beside --solver wavefront" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_line_draws_a_digit_with_a_wavefront(tmp_path, capsys):
     words = ["sample", "--solver", "wavefront", "--steps", "6", "--blocks", "2", "--sweeps", "3", "--labels", "3"]
     assert main([*words, "--out", str(tmp_path)]) == 0
     assert "4 rounds" in " ".join(capsys.readouterr().out.split())
