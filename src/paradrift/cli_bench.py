@@ -16,6 +16,7 @@ def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Benchmarks to run; all if none is named.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the JSON lines.")] = Path("benchmarks/results"),
     quick: Annotated[bool, typer.Option("--quick", help="Few samples: a check that all of it runs.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out what the file holds (theory only).")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the benchmarks and stop.")] = False,
 ) -> None:
     """Run benchmarks; each adds its JSON lines, with machine, versions and git hash, to a file of its own."""
@@ -33,8 +34,14 @@ def bench(
     choices.folder(out)
     for name in chosen:
         console.print(f"[bold]{name}[/bold]")
-        for record in suites.SUITES[name](quick):
-            records.append(out / f"{name}.jsonl", record)
+        path = out / f"{name}.jsonl"
+        if resume and name in suites.POINTS and path.is_file():
+            done = {record.extra.get("key") for record in records.load(path)}
+            measured = (records.measured(point) for point in suites.POINTS[name](quick) if point[0] not in done)
+        else:
+            measured = suites.SUITES[name](quick)
+        for record in measured:
+            records.append(path, record)
             console.print(f"  {records.line(record)}", highlight=False, soft_wrap=True)
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import paradrift as pd
 from paradrift import grids
-from paradrift.forms import Array
+from paradrift.denoisers import levels
+from paradrift.forms import Array, Form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,71 @@ def digits(sampler: pd.Sampler, steps: int, name: str, guidance: float | None = 
         sampler=sampler,
         times=grids.default(schedule, steps),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    r"""A denoiser: d independent coordinates, each of the same one-dimensional mixture, on the schedule ``OU``.
+
+    Every divergence is d times that of one coordinate. With :math:`C_i = \alpha^2 v_i + \sigma^2`, elementwise,
+
+    .. math:: s(x) = -\sum_i r_i \frac{x - \alpha\mu_i}{C_i}, \qquad
+        r_i \propto \frac{w_i}{\sqrt{C_i}} \exp\Big(-\frac{(x - \alpha\mu_i)^2}{2 C_i}\Big).
+
+    Args:
+        weights: Shape (K,), of sum one.
+        means: Shape (K,).
+        variances: Shape (K,).
+        schedule: The noise schedule.
+        tilt: Size of a wrong term :math:`\delta \sin 2x` in the score.
+    """
+
+    weights: tuple[float, ...]
+    means: tuple[float, ...]
+    variances: tuple[float, ...]
+    schedule: pd.OU
+    tilt: float = 0.0
+    form = Form.SCORE
+
+    @property
+    def variance(self) -> float:
+        """Data variance per coordinate."""
+        parts = list(zip(self.weights, self.means, self.variances, strict=True))
+        mean = sum(w * m for w, m, _ in parts)
+        return sum(w * (v + (m - mean) ** 2) for w, m, v in parts)
+
+    def coordinate(self) -> pd.GaussianMixture:
+        """One coordinate alone, with its density.
+
+        Returns:
+            The mixture, of shape (1,).
+        """
+        return pd.GaussianMixture(
+            self.weights, torch.tensor(self.means, dtype=torch.float64)[:, None], self.variances, self.schedule
+        )
+
+    def __call__(self, x: Tensor, t: Tensor, sample: Tensor | None = None) -> Tensor:
+        """The score, computed in the dtype of the states with coefficients in float64.
+
+        Args:
+            x: States, shape (R, d).
+            t: Times, shape (R,).
+            sample: Unused: there is no conditioning.
+
+        Returns:
+            Shape (R, d), in the dtype of the states.
+        """
+        alpha, sigma = (torch.from_numpy(level)[:, None] for level in levels(self.schedule, t))
+        logs, pulls = [], []
+        for weight, mean, variance in zip(self.weights, self.means, self.variances, strict=True):
+            spread, centre = alpha**2 * variance + sigma**2, alpha * mean
+            constant = math.log(weight) - spread.log() / 2 - centre**2 / (2 * spread)
+            inverse, shift = (1 / spread).to(x.dtype), (centre / spread).to(x.dtype)
+            pulls.append(torch.addcmul(-shift, inverse, x))
+            logs.append((shift - inverse / 2 * x).mul_(x).add_(constant.to(x.dtype)))
+        shares = torch.stack(logs).softmax(0)
+        score = -(shares.mul_(torch.stack(pulls))).sum(0)
+        return score + self.tilt * (2 * x).sin() if self.tilt else score
 
 
 class RoughNet(nn.Module):

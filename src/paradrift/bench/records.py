@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -125,6 +125,23 @@ class Record:
     versions: Mapping[str, str] = field(default_factory=versions)
     commit: str | None = field(default_factory=commit)
     time: str = field(default_factory=now)
+
+
+Point = tuple[str, Callable[[], Record]]  # a measurement by name, which ends up in ``extra["key"]``
+
+
+def measured(point: Point) -> Record:
+    """Measure a point.
+
+    Args:
+        point: Its name and how to measure it.
+
+    Returns:
+        The record, which knows its name.
+    """
+    key, measure = point
+    record = measure()
+    return dataclasses.replace(record, extra={"key": key, **record.extra})
 
 
 def line(record: Record) -> str:

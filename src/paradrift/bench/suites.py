@@ -11,7 +11,8 @@ from paradrift.bench.engine import engine
 from paradrift.bench.headline import headline
 from paradrift.bench.langevin import langevin
 from paradrift.bench.pipelines import pipelines, tolerances
-from paradrift.bench.records import Record
+from paradrift.bench.records import Point, Record
+from paradrift.bench.theory import points, theory
 from paradrift.bench.toy import toy
 
 SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
@@ -25,5 +26,9 @@ SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
         "oracle": oracle,
         "calibration": calibration,
         "coverage": coverage,
+        "theory": theory,
     }
 )
+
+# suites whose measurements have names, so that a run that was cut off can go on where it stopped
+POINTS: Mapping[str, Callable[[bool], Iterator[Point]]] = MappingProxyType({"theory": points})
