@@ -15,6 +15,8 @@ from paradrift.adapters import from_scheduler as from_scheduler
 from paradrift.analytic import Gaussian as Gaussian
 from paradrift.analytic import GaussianMixture as GaussianMixture
 from paradrift.analytic import PointMass as PointMass
+from paradrift.audit import Audit as Audit
+from paradrift.audit import audit as audit
 from paradrift.certificate import Certificate as Certificate
 from paradrift.denoisers import Clipped as Clipped
 from paradrift.denoisers import Counted as Counted
@@ -43,6 +45,7 @@ from paradrift.ode import odeint as odeint
 from paradrift.ode import odeint_solution as odeint_solution
 from paradrift.plans import Plan as Plan
 from paradrift.plans import plan as plan
+from paradrift.presets import autospeculative as autospeculative
 from paradrift.presets import default as default
 from paradrift.presets import paradigms as paradigms
 from paradrift.presets import piadm_ode as piadm_ode

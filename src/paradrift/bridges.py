@@ -210,7 +210,7 @@ def _check_first(apart: Tensor, grid: Grid) -> None:
     if not off <= _STRANGE:
         raise SpecError(
             f"expected the noises and the sampler of this solution, found its first step off by {off:.2g} standard "
-            "deviations: pass the seed, sampler and steps that it was drawn with"
+            "deviations: pass the model and the noise that it was drawn with"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from paradrift.windows import Window
 PI = (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)  # which classes are drawn when none are named
 
 # Options that only the embedded model has a meaning for, and those that only a pipeline has.
-OF_THE_EMBEDDED = ("sampler", "solver", "blocks", "sweeps", "tensors")
+OF_THE_EMBEDDED = ("sampler", "solver", "blocks", "sweeps", "tensors", "kl", "exact", "certify")
 OF_A_PIPELINE = ("prompt", "negative_prompt", "height", "width")
 
 
@@ -121,16 +122,47 @@ def window(text: str) -> Window:
     raise SpecError(f"expected a window of auto, whole, a width such as 16, or blocks:4, found {text!r}")
 
 
+def stop(*, tol: float | None, nats: float | None, exact: bool, seed: int) -> pd.Tolerance | pd.KL | pd.Exact:
+    """When rows are settled, from what was asked for.
+
+    Args:
+        tol: Tolerance, or None.
+        nats: Budget in nats, or None.
+        exact: Whether the law is to be exact.
+        seed: Seed of the noise.
+
+    Returns:
+        The rule; a tolerance of 0.01 where nothing was asked for.
+
+    Raises:
+        SpecError: if more than one was asked for.
+    """
+    asked = [word for word, given in (("--tol", tol), ("--kl", nats), ("--exact", exact or None)) if given is not None]
+    if len(asked) > 1:
+        raise SpecError(
+            f"expected one of --tol, --kl and --exact, found {' and '.join(asked)}: each is a rule of its own"
+        )
+    if exact:
+        return pd.Exact(seed)
+    return pd.Tolerance(1e-2 if tol is None else tol) if nats is None else pd.KL(nats)
+
+
 def solver(
-    name: SolverName, rule: pd.Sampler, *, span: str | None, tol: float | None, blocks: int, sweeps: int
+    name: SolverName,
+    rule: pd.Sampler,
+    settle: pd.Tolerance | pd.KL | pd.Exact | None,
+    *,
+    span: str | None,
+    blocks: int,
+    sweeps: int,
 ) -> pd.Solver:
     """The solver preset of a name.
 
     Args:
         name: One of the names.
         rule: The sampler that it is for, as :func:`sampler` gives it.
+        settle: When rows are settled; None: the preset's own.
         span: The window, see :func:`window`; None: the preset's own.
-        tol: Tolerance; None: the preset's own.
         blocks: Blocks of the PIADM presets and of the wavefront.
         sweeps: Sweeps per block of these.
 
@@ -141,14 +173,18 @@ def solver(
         SpecError: if the preset does not take the window, the tolerance or the sampler that was given.
     """
     if name is SolverName.DEFAULT:
-        return pd.default(1e-2 if tol is None else tol, None if span is None else window(span))
+        base = pd.default(window=None if span is None else window(span))
+        return dataclasses.replace(base, stop=settle or base.stop)
     if name is SolverName.PARADIGMS:
         if span is not None and not span.isdecimal():
             raise SpecError(f"expected a width such as 64 as window of paradigms, found {span!r}")
-        return pd.paradigms(window=64 if span is None else int(span), tol=0.1 if tol is None else tol)
-    for option, value in (("window", span), ("tol", tol)):
-        if value is not None:
-            raise SpecError(f"expected no --{option} beside --solver {name.value}, which has its own, found {value}")
+        if isinstance(settle, pd.KL | pd.Exact):
+            raise SpecError("expected no --kl or --exact beside --solver paradigms, which has a rule of its own")
+        return pd.paradigms(window=64 if span is None else int(span), tol=0.1 if settle is None else settle.tol)
+    if span is not None:
+        raise SpecError(f"expected no --window beside --solver {name.value}, which has its own, found {span}")
+    if settle is not None:
+        raise SpecError(f"expected no --tol, --kl or --exact beside --solver {name.value}, which has a rule of its own")
     if name is SolverName.SEQUENTIAL:
         return pd.sequential()
     if name is SolverName.WAVEFRONT:

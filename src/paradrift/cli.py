@@ -1,4 +1,4 @@
-"""The command line: ``paradrift sample``, ``bench``, ``plot``, ``plan``, ``cite``."""
+"""The command line: ``paradrift sample``, ``audit``, ``bench``, ``plot``, ``plan``, ``cite``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 import paradrift as pd
-from paradrift import choices, citations, cli_bench, cli_pipeline, cli_plan, pipelines, plots, report
+from paradrift import choices, citations, cli_audit, cli_bench, cli_pipeline, cli_plan, pipelines, plots, report
 from paradrift.choices import Precision, SamplerName, SolverName
 from paradrift.diffusers.settings import Settings
 from paradrift.errors import ParadriftError
@@ -146,8 +146,22 @@ def sample(
             rich_help_panel=HOW,
         ),
     ] = None,
-    blocks: Annotated[int, typer.Option(help="Blocks of the PIADM solvers.", rich_help_panel=HOW)] = 8,
-    sweeps: Annotated[int, typer.Option(help="Sweeps per block of the PIADM solvers.", rich_help_panel=HOW)] = 12,
+    kl: Annotated[
+        float | None,
+        typer.Option(
+            "--kl", help="Instead of a tolerance: a budget in nats for the law of digits.", rich_help_panel=HOW
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Digits from the sequential sampler's very law.", rich_help_panel=HOW),
+    ] = False,
+    certify: Annotated[
+        bool,
+        typer.Option("--certify", help="Say how far the law of digits is off, in nats.", rich_help_panel=HOW),
+    ] = False,
+    blocks: Annotated[int, typer.Option(help="Blocks of the PIADM and wavefront solvers.", rich_help_panel=HOW)] = 8,
+    sweeps: Annotated[int, typer.Option(help="Sweeps per block of these.", rich_help_panel=HOW)] = 12,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=WHERE)] = "cpu",
     dtype: Annotated[
         Precision,
@@ -165,7 +179,10 @@ def sample(
         bool, typer.Option(help="Run the sequential sampler too, and compare.", rich_help_panel=OUTPUT)
     ] = True,
     tensors: Annotated[
-        bool, typer.Option("--tensors", help="Write digits as samples.safetensors too.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option(
+            "--tensors", help="Write digits and their paths as samples.safetensors, for audits.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON instead of the table.", rich_help_panel=OUTPUT)
@@ -202,7 +219,9 @@ def sample(
     place = choices.device(device)
     choices.threads(threads)
     rule = choices.sampler(sampler, solver, blocks)
-    method = choices.solver(solver, rule, span=window, tol=tol, blocks=blocks, sweeps=sweeps)
+    asked = kl is not None or exact or tol is not None
+    settle = choices.stop(tol=tol, nats=kl, exact=exact, seed=seed) if asked else None
+    method = choices.solver(solver, rule, settle, span=window, blocks=blocks, sweeps=sweeps)
     choices.folder(out)
     denoiser = pd.pretrained(
         model, labels=classes, guidance=None if guidance == 1 else guidance, device=place, dtype=dtype.dtype
@@ -210,7 +229,14 @@ def sample(
     shape = (len(classes), 1, 28, 28)
     live, silent = Console(stderr=True), Console(quiet=True)
 
-    def run(name: str, solver: pd.Solver, steps: int, screen: Console, *callbacks: report.Callback) -> Solution:
+    def run(
+        name: str,
+        solver: pd.Solver,
+        screen: Console,
+        *callbacks: report.Callback,
+        keep: bool = False,
+        law: bool = False,
+    ) -> Solution:
         with report.progress(screen, name, *callbacks) as callback:
             return pd.sample(
                 denoiser,
@@ -223,25 +249,28 @@ def sample(
                 dtype=dtype.states,
                 device=place,
                 callback=callback,
+                trajectory=keep,
+                certify=law,
             )
 
     runs: list[report.Run] = []
     few = dataclasses.replace(pd.sequential(), max_rounds=3)
-    run("warm-up", few, steps, silent)  # the first call of a process pays for torch's own set-up
+    run("warm-up", few, silent)  # the first call of a process pays for torch's own set-up
     if sequential:
-        reference = run("sequential", pd.sequential(), steps, live)
+        reference = run("sequential", pd.sequential(), live)
         if Status.INTERRUPTED in reference.status:
             raise typer.Abort
         runs.append(report.Run(name="sequential", solution=reference))
     trace = report.Trace()
-    answer = run("parallel", method, steps, live, trace)
+    answer = run("parallel", method, live, trace, keep=tensors, law=certify)
     gap = report.distance(answer.samples, runs[0].solution.samples, denoiser.variance) if runs else None
     runs.append(report.Run(name="parallel", solution=answer, distance=gap))
 
     plots.samples(out / "samples.png", runs, classes)
     plots.convergence(out / "convergence.png", trace, f"{sampler.value}, {steps} steps, {solver.value} solver")
     if tensors:
-        answer.save(out / "samples.safetensors")
+        drawn = dict(name=model, labels=classes, guidance=None if guidance == 1 else guidance, dtype=dtype.value)
+        report.written(answer, drawn, out / "samples.safetensors")
     if as_json:
         print(
             json.dumps(
@@ -258,6 +287,7 @@ def sample(
         raise typer.Exit(130 if interrupted else 1)
 
 
+app.command()(cli_audit.audit)
 app.command()(cli_bench.bench)
 app.command()(cli_bench.plot)
 app.command()(cli_plan.plan)

@@ -45,7 +45,6 @@ above, with the paths of P); the estimates are ours.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,13 +53,11 @@ from torch import Tensor
 from paradrift.bridges import Grid, bridged, grid_of, neighbouring
 from paradrift.denoisers import Denoiser
 from paradrift.errors import SpecError
-from paradrift.forms import Array
-from paradrift.kept import kept
+from paradrift.kept import certifiable, kept
 from paradrift.noise import Noise
 from paradrift.prepare import Generators
-from paradrift.samplers import Exponential, Gridded, Sampler
-from paradrift.solution import Solution, Status
-from paradrift.tableau import Tableau
+from paradrift.samplers import Exponential
+from paradrift.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,13 +106,8 @@ def kl(
     solution: Solution,
     denoiser: Denoiser,
     *,
-    sampler: Sampler | Gridded | Tableau | None = None,
-    steps: int | None = None,
-    times: Array | Sequence[float] | None = None,
-    seed: int | Sequence[int] | None = None,
     generator: Generators | None = None,
     noise: Noise | Tensor | None = None,
-    start: Tensor | None = None,
     max_rows: int | None = None,
     fresh: int = 0,
 ) -> Divergence:
@@ -124,14 +116,8 @@ def kl(
     Args:
         solution: A solution with its trajectory, of a causal method.
         denoiser: The model.
-        sampler: The sequential method, an exponential integrator with noise by whatever name; None, with steps and
-            times, for the solution's own.
-        steps: Number of steps.
-        times: The grid itself.
-        seed: Seed of the addressed noise; None for what the solution was drawn with.
-        generator: A generator (or one a sample) in the state that it had before the solve.
-        noise: The noise source, or the ready noises.
-        start: The start, where one was given.
+        generator: A generator (or one a sample) in the state that it had before the solve, where it drew the noise.
+        noise: The noise source, or the ready noises, where the solve was given one.
         max_rows: Most rows in one model call.
         fresh: Number of the set of levels and noises drawn for the estimate; another gives an independent one.
 
@@ -157,18 +143,8 @@ def kl(
         >>> 2.5 < found.mean < 4.0, found.evaluations
         (True, 10000)
     """
-    _certifiable(solution)
-    opened = kept(
-        solution,
-        denoiser,
-        sampler=sampler,
-        steps=steps,
-        times=times,
-        seed=seed,
-        generator=generator,
-        noise=noise,
-        start=start,
-    )
+    certifiable(solution)
+    opened = kept(solution, denoiser, generator=generator, noise=noise)
     grid = grid_of(opened)
     return _divergence(grid, *bridged(opened, grid, fresh=fresh, max_rows=max_rows))
 
@@ -177,13 +153,8 @@ def leading(
     solution: Solution,
     denoiser: Denoiser,
     *,
-    sampler: Sampler | Gridded | Tableau | None = None,
-    steps: int | None = None,
-    times: Array | Sequence[float] | None = None,
-    seed: int | Sequence[int] | None = None,
     generator: Generators | None = None,
     noise: Noise | Tensor | None = None,
-    start: Tensor | None = None,
     max_rows: int | None = None,
 ) -> Divergence:
     """The same to leading order in the steps, for nothing: an estimate, neither unbiased nor a bound.
@@ -191,14 +162,8 @@ def leading(
     Args:
         solution: A solution with its trajectory, of a causal method.
         denoiser: The model.
-        sampler: The sequential method, an exponential integrator with noise by whatever name; None, with steps and
-            times, for the solution's own.
-        steps: Number of steps.
-        times: The grid itself.
-        seed: Seed of the addressed noise; None for what the solution was drawn with.
-        generator: A generator (or one a sample) in the state that it had before the solve.
-        noise: The noise source, or the ready noises.
-        start: The start, where one was given.
+        generator: A generator (or one a sample) in the state that it had before the solve, where it drew the noise.
+        noise: The noise source, or the ready noises, where the solve was given one.
         max_rows: Most rows in one model call.
 
     Returns:
@@ -210,33 +175,10 @@ def leading(
     Cost: one evaluation a sample, at the first row, as a check that the noises are right; one more a sample, at the
     answer, where the chain ends with noise.
     """
-    _certifiable(solution)
-    opened = kept(
-        solution,
-        denoiser,
-        sampler=sampler,
-        steps=steps,
-        times=times,
-        seed=seed,
-        generator=generator,
-        noise=noise,
-        start=start,
-    )
+    certifiable(solution)
+    opened = kept(solution, denoiser, generator=generator, noise=noise)
     grid = grid_of(opened)
     return _divergence(grid, *neighbouring(opened, grid, max_rows=max_rows))
-
-
-def _certifiable(solution: Solution) -> None:
-    if not solution.certifiable:
-        raise SpecError(
-            "expected a causal path, found one whose stop looked at later rows: use Tolerance(tol) without finish"
-        )
-    for index, status in enumerate(solution.status):
-        if status is not Status.CONVERGED:
-            raise SpecError(
-                f"expected every sample to have converged, found sample {index}: {status.value}; raise max_rounds, "
-                "since a mean over the rest would be of another law"
-            )
 
 
 def _divergence(grid: Grid, per_step: Tensor, evaluations: int) -> Divergence:

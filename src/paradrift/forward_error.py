@@ -30,7 +30,6 @@ This is one Newton-like iteration of the whole chain per round with scalar slope
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +42,12 @@ from paradrift.forms import Array
 from paradrift.kept import Kept, Part, kept
 from paradrift.noise import Noise
 from paradrift.prepare import Generators
-from paradrift.samplers import Gridded, Sampler
 from paradrift.slopes import gaussian, in_form
 from paradrift.solution import Solution
 from paradrift.tableau import Tableau
 
 _WIDE = 16.0  # of the data variance: the slopes that nothing is yet known about
+Audited = tuple[Tensor, Tensor, Tensor]  # estimate, sum of effects, corrections
 _ROUNDING = 64.0  # changes below this many rounding errors of the state say nothing about slopes
 
 
@@ -83,13 +82,8 @@ def forward_error(
     solution: Solution,
     denoiser: Denoiser,
     *,
-    sampler: Sampler | Gridded | Tableau | None = None,
-    steps: int | None = None,
-    times: Array | Sequence[float] | None = None,
-    seed: int | Sequence[int] | None = None,
     generator: Generators | None = None,
     noise: Noise | Tensor | None = None,
-    start: Tensor | None = None,
     max_rows: int | None = None,
     rounds: int = 2,
 ) -> ForwardError:
@@ -98,13 +92,8 @@ def forward_error(
     Args:
         solution: A solution with its trajectory.
         denoiser: The model.
-        sampler: The sequential method; None, with steps and times, for the solution's own.
-        steps: Number of steps.
-        times: The grid itself.
-        seed: Seed of the addressed noise; None for what the solution was drawn with.
-        generator: A generator (or one a sample) in the state that it had before the solve.
-        noise: The noise source, or the ready noises.
-        start: The start, where one was given.
+        generator: A generator (or one a sample) in the state that it had before the solve, where it drew the noise.
+        noise: The noise source, or the ready noises, where the solve was given one.
         max_rows: Most rows in one model call.
         rounds: How many rounds of evaluations: 1 for the sum of effects alone, 2 to correct the path as well.
 
@@ -127,17 +116,7 @@ def forward_error(
         >>> bool((found.error < 1e-2).all()), found.evaluations
         (True, 300)
     """
-    opened = kept(
-        solution,
-        denoiser,
-        sampler=sampler,
-        steps=steps,
-        times=times,
-        seed=seed,
-        generator=generator,
-        noise=noise,
-        start=start,
-    )
+    opened = kept(solution, denoiser, generator=generator, noise=noise)
     return corrected(opened, rounds=rounds, max_rows=max_rows)
 
 
@@ -158,8 +137,21 @@ def corrected(opened: Kept, *, rounds: int = 2, max_rows: int | None = None) -> 
     if rounds < 1:
         raise SpecError(f"expected at least one round of evaluations, found {rounds}")
     variance = opened.denoiser.variance
-    prior = in_form(opened.table, gaussian(opened.table, _WIDE * (variance or 1.0)))
-    parts, evaluations = opened.audit(lambda part: _audited(part, prior, rounds, variance), max_rows)
+    parts, evaluations = opened.audit(lambda part: audited(part, rounds, variance), max_rows)
+    return gathered(parts, rounds, evaluations)
+
+
+def gathered(parts: list[Audited], rounds: int, evaluations: int) -> ForwardError:
+    """The estimate of all samples.
+
+    Args:
+        parts: What :func:`audited` found of each part, in order.
+        rounds: Rounds of evaluations.
+        evaluations: Rows evaluated.
+
+    Returns:
+        The estimate.
+    """
     error, summed, corrections = (torch.cat(found, -1) for found in zip(*parts, strict=True))
     return ForwardError(
         error=torch.nan_to_num(error, nan=math.inf),
@@ -170,10 +162,20 @@ def corrected(opened: Kept, *, rounds: int = 2, max_rows: int | None = None) -> 
     )
 
 
-def _audited(part: Part, prior: Array, rounds: int, variance: float | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The estimate, the sum of effects, and the size of the answer's correction in each round."""
+def audited(part: Part, rounds: int, variance: float | None) -> Audited:
+    """The estimate, the sum of effects, and the size of the answer's correction in each round, of some samples.
+
+    Args:
+        part: The samples.
+        rounds: Rounds of evaluations.
+        variance: Data variance per element; None: the unit is each answer's own size.
+
+    Returns:
+        Shapes (S,), (S,) and (rounds, S).
+    """
+    prior = in_form(part.table, gaussian(part.table, _WIDE * (variance or 1.0)))
     z, unit = part.z, _unit(part.z[-1], variance)
-    outputs = _outputs(part, z)
+    outputs = part.outputs
     defect = _defect(part, z, outputs)
     growth = torch.as_tensor(_growth(part.table, prior)).to(z)[:, None]
     error = summed = (defect.square().mean(2).sqrt() * growth).sum(0) / unit
@@ -185,7 +187,7 @@ def _audited(part: Part, prior: Array, rounds: int, variance: float | None) -> t
         sizes.append(_rms(moved[-1] - z[-1]) / unit)
         if len(sizes) == rounds:
             break
-        new = _outputs(part, moved)
+        new = part.at(moved)
         slope = _secants(moved - z, new - outputs, moved, slope, part.dtype)
         z, outputs = moved, new
         defect = _defect(part, z, outputs)
@@ -194,25 +196,9 @@ def _audited(part: Part, prior: Array, rounds: int, variance: float | None) -> t
     return error, summed, torch.stack(sizes)
 
 
-def _outputs(part: Part, z: Tensor) -> Tensor:
-    """Model outputs at the nodes, zero elsewhere, shape (R, S, D)."""
-    table = part.table
-    nodes = np.flatnonzero(table.evaluated)
-    where = torch.as_tensor(nodes, device=z.device)
-    scale = torch.as_tensor(table.scale[nodes]).to(z)[:, None, None]
-    times = torch.as_tensor(table.t[nodes])[:, None].expand(-1, z.shape[1])
-    outputs = torch.zeros_like(z)
-    outputs[where] = part.ask(z[where] * scale, times, where)
-    return outputs
-
-
 def _defect(part: Part, z: Tensor, outputs: Tensor) -> Tensor:
     """What each row lacks to obey the table; nothing in row 0."""
-    total = -z
-    for name, values in (("a", z), ("b", outputs), ("c", part.xi)):
-        for lag in part.table.lags["abc".index(name)]:
-            band = torch.as_tensor(part.table.band(name, lag)).to(z)[:, None, None]
-            total[lag:] += band[lag:] * values[: len(values) - lag]
+    total = part.total("a", z) + part.total("b", outputs) + part.total("c", part.xi) - z
     total[0] = 0
     return total
 

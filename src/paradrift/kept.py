@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -14,12 +15,10 @@ from paradrift import prepare
 from paradrift.denoisers import Denoiser, modules
 from paradrift.errors import SpecError
 from paradrift.executors import Local
-from paradrift.forms import Array
 from paradrift.noise import Noise
 from paradrift.prepare import Generators
 from paradrift.pump import evaluating
-from paradrift.samplers import Gridded, Sampler
-from paradrift.solution import Solution
+from paradrift.solution import Solution, Status
 from paradrift.solvers.base import Request
 from paradrift.tableau import Tableau
 
@@ -49,6 +48,44 @@ class Part:
     executor: Local
     dtype: torch.dtype
     shape: tuple[int, ...]
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """Model outputs at the nodes of the path, zero elsewhere, shape (R, S, D): asked once."""
+        return self.at(self.z)
+
+    def at(self, z: Tensor) -> Tensor:
+        """Model outputs at the nodes of some path, in one request.
+
+        Args:
+            z: Rows, shape (R, S, D).
+
+        Returns:
+            Shape (R, S, D), zero at rows that are not nodes.
+        """
+        nodes = np.flatnonzero(self.table.evaluated)
+        where = torch.as_tensor(nodes, device=z.device)
+        scale = torch.as_tensor(self.table.scale[nodes]).to(z)[:, None, None]
+        times = torch.as_tensor(self.table.t[nodes])[:, None].expand(-1, z.shape[1])
+        outputs = torch.zeros_like(z)
+        outputs[where] = self.ask(z[where] * scale, times, where)
+        return outputs
+
+    def total(self, name: str, values: Tensor) -> Tensor:
+        """A matrix of the table times values by row, lag by lag.
+
+        Args:
+            name: "a", "b" or "c".
+            values: Shape (R, S, D).
+
+        Returns:
+            Shape (R, S, D).
+        """
+        total = torch.zeros_like(values)
+        for lag in self.table.lags["abc".index(name)]:
+            band = torch.as_tensor(self.table.band(name, lag)).to(values)[:, None, None]
+            total[lag:] += band[lag:] * values[: len(values) - lag]
+        return total
 
     def ask(self, states: Tensor, times: Tensor, node: Tensor) -> Tensor:
         """Model outputs at some states, in one request.
@@ -91,7 +128,7 @@ class Kept:
         if self.path.ndim < 3 or self.path.shape[1] != self.table.rows:
             raise SpecError(
                 f"expected a path (S, R, *shape) of {self.table.rows} rows for this sampler, found shape "
-                f"{tuple(self.path.shape)}: check steps="
+                f"{tuple(self.path.shape)}"
             )
 
     def audit(self, work: Callable[[Part], Found], max_rows: int | None = None) -> tuple[list[Found], int]:
@@ -134,38 +171,24 @@ class Kept:
 
 
 def kept(
-    solution: Solution,
-    denoiser: Denoiser,
-    *,
-    sampler: Sampler | Gridded | Tableau | None,
-    steps: int | None,
-    times: Array | Sequence[float] | None,
-    seed: int | Sequence[int] | None,
-    generator: Generators | None,
-    noise: Noise | Tensor | None,
-    start: Tensor | None,
+    solution: Solution, denoiser: Denoiser, *, generator: Generators | None = None, noise: Noise | Tensor | None = None
 ) -> Kept:
-    """The path of a solution, from what it knows of itself or the words that it was drawn with.
+    """The path of a solution, with the sampler and the noises that it was drawn with.
 
     Args:
         solution: A solution with its trajectory.
         denoiser: The model.
-        sampler: The sequential method; None, with steps and times, for that of the solution's recipe.
-        steps: Number of steps.
-        times: The grid itself.
-        seed: Seed of the addressed noise; None for that of the recipe.
-        generator: A generator (or one a sample) in the state that it had before the solve.
-        noise: The noise source, or the ready noises.
-        start: The start, where one was given.
+        generator: A generator (or one a sample) in the state that it had before the solve, where it drew the noise.
+        noise: The noise source, or the ready noises, where the solve was given one.
 
     Returns:
         The path, its table and its noises.
 
     Raises:
-        SpecError: if the path was not kept, or the words do not fit it.
+        SpecError: if the path was not kept, or its noise is not known.
     """
-    path = solution.trajectory
-    if path is None:
+    path, recipe = solution.trajectory, solution.recipe
+    if path is None or recipe is None:
         raise SpecError("expected a solution with its path, found none: sample with trajectory=True")
     if solution.stats.rejected is not None:
         raise SpecError(
@@ -173,17 +196,33 @@ def kept(
         )
     shape = (path.shape[0], *path.shape[2:])
     prepare.check(denoiser, shape, path.dtype)
-    recipe = solution.recipe
-    if recipe is not None and sampler is None and steps is None and times is None:
-        own = recipe.table
-    else:
-        own = prepare.own_table(denoiser, sampler, steps, times)
-    if seed is None and recipe is not None:
-        seed = recipe.seed
-    table = prepare.in_form_of(denoiser, own)
+    table, seed = prepare.in_form_of(denoiser, recipe.table), recipe.seed
     if seed is None and generator is None and noise is None and table.noisy:
         raise SpecError("expected the noise of this path, found none: give the generator or noise of its solve")
-    if isinstance(noise, Tensor) and start is None:
-        start = path[:, 0]
-    source = prepare.noise_for(table, shape, seed or 0, generator, noise, start, path.dtype, path.device)
+    start = path[:, 0] if isinstance(noise, Tensor) else None
+    if generator is None and noise is None:
+        source = prepare.noise_for(table, shape, seed or 0, None, None, None, path.dtype, path.device)
+    else:
+        source = prepare.noise_for(table, shape, 0, generator, noise, start, path.dtype, path.device)
     return Kept(path=path, table=table, denoiser=denoiser, noise=source)
+
+
+def certifiable(solution: Solution) -> None:
+    """Refuse paths of which no divergence can be told.
+
+    Args:
+        solution: A solution.
+
+    Raises:
+        SpecError: if its method was not causal, or a sample did not converge.
+    """
+    if not solution.certifiable and solution.stats.rejected is None:
+        raise SpecError(
+            "expected a causal path, found one whose stop looked at later rows: certify Tolerance(tol) without finish"
+        )
+    for index, status in enumerate(solution.status):
+        if status is not Status.CONVERGED:
+            raise SpecError(
+                f"expected every sample to have converged, found sample {index}: {status.value}; raise max_rounds, "
+                "since a mean over the rest would be of another law"
+            )

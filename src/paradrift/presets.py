@@ -10,6 +10,7 @@ from paradrift.samplers import Corrected
 from paradrift.slopes import Increments, Secant, Zero
 from paradrift.solvers.sweep import Solver as Solver
 from paradrift.stopping import LocalChange, Sweeps, Tolerance
+from paradrift.verdicts import Exact
 from paradrift.windows import Auto, Blocks, Cut, Sliding, Wavefront, Window
 
 DEFAULT_TOL = 1e-2
@@ -128,3 +129,24 @@ def wavefront(blocks: int, sweeps: int) -> Solver:
     one difference, in how blocks are filled at first.
     """
     return Solver(window=Wavefront(blocks), slopes=Zero(Form.SCORE), guess=Repeat(), stop=Sweeps(sweeps), verify=0)
+
+
+def autospeculative(window: int = 64, seed: int = 0) -> Solver:
+    """Autospeculation: drafts with a frozen data prediction, verified so that the law is the sequential sampler's.
+
+    All rows of a window are drafted with the last prediction that is known, evaluated in one batch, and settled up to
+    the first that falls; then all is drafted anew. The prediction that is frozen is that of the last settled node,
+    which has been evaluated anyway; the published method evaluates the next one first, a round more each time.
+
+    Args:
+        window: Width of the window.
+        seed: Seed of the uniforms that decide; give the noise the same.
+
+    Returns:
+        The solver, for samplers with noise at every step.
+
+    Source: Hu, Das, Sadigh, Anari 2025, arXiv 2505.03983.
+    """
+    return Solver(
+        window=Sliding(window), slopes=Zero(Form.DATA), guess=Coast(), stop=Exact(seed, refine=False), verify=0
+    )

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -182,12 +184,28 @@ def verdict(sequential: Solution | None, parallel: Solution) -> str:
     stats = parallel.stats
     measured = sequential.stats.seconds if sequential else stats.predicted_sequential_seconds
     rounds = f"{stats.rounds} rounds where the sequential sampler needs {stats.nodes}"
+    law = "" if parallel.certificate is None else f"\n{parallel.certificate}."
+    if stats.rejected is not None:
+        law = f"\nExact in law: {sum(stats.rejected)} drafts of {len(stats.rejected)} samples replaced."
     if measured is None or stats.seconds <= 0:
-        return f"{rounds}."
+        return f"{rounds}.{law}"
     ratio = measured / stats.seconds
     speed = f"{ratio:.1f} times faster" if ratio >= 1 else f"{1 / ratio:.1f} times slower"
     basis = "" if sequential else " than its predicted time"
-    return f"{rounds}; {speed}{basis}. Choice: {stats.choice}."
+    return f"{rounds}; {speed}{basis}. Choice: {stats.choice}.{law}"
+
+
+def written(solution: Solution, model: Mapping[str, Any], path: Path) -> None:
+    """Write a solution so that ``paradrift audit`` can judge it.
+
+    Args:
+        solution: The result of a solve.
+        model: How to make its denoiser again.
+        path: File to write.
+    """
+    recipe = solution.recipe
+    known = None if recipe is None else dataclasses.replace(recipe, model=model)
+    dataclasses.replace(solution, recipe=known).save(path)
 
 
 def plain(runs: Sequence[Run], settings: Mapping[str, str | int | float]) -> dict[str, object]:

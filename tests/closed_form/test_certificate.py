@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import paradrift as pd
-from paradrift import certificate
+from paradrift import kept
 from paradrift.forms import Form
 
 GRID = np.concatenate([np.linspace(0, 3, 13), 4 - np.exp(np.linspace(0, np.log(0.05), 9))[1:]])
@@ -52,7 +52,7 @@ def expected_nats(table, model, sweeps):
     noises[:, 0] = 0
     given = dict(sampler=table, start=start, noise=noises[..., None])
     solution = solved(model, start.shape, solver=picard(sweeps), **given)
-    rest, plus, minus = pd.certificate.kl(solution, model, **given).per_node.split([1, size, size], dim=1)
+    rest, plus, minus = pd.certificate.kl(solution, model, noise=given["noise"]).per_node.split([1, size, size], dim=1)
     return (rest.squeeze(1) + ((plus + minus) / 2 - rest).sum(1)).numpy()
 
 
@@ -118,7 +118,7 @@ def test_a_node_left_out_is_seen():
 def test_mean_and_weights_of_drawn_samples(form, sweeps):
     table, model = problem(form)
     solution = solved(model, (10_000, 1), sampler=table, solver=picard(sweeps))
-    found = pd.certificate.kl(solution, model, sampler=table, seed=3)
+    found = pd.certificate.kl(solution, model)
     assert abs(found.mean - GOLDEN[form, sweeps]) < 4 * found.standard_error < 0.1 * found.mean
     check_ratio(found)
 
@@ -141,7 +141,7 @@ def check_ratio(found):
 )
 def test_weights_have_mean_one_for_adaptive_windows_and_measured_slopes(solver, sampler):
     solution = solved(MIXTURE, (4000, 2), sampler=sampler, steps=20, solver=solver)
-    found = pd.certificate.kl(solution, MIXTURE, sampler=sampler, steps=20, seed=3)
+    found = pd.certificate.kl(solution, MIXTURE)
     assert 1e-8 < found.mean < 1
     check_ratio(found)
 
@@ -150,7 +150,7 @@ def test_weights_have_mean_one_for_adaptive_windows_and_measured_slopes(solver, 
 @pytest.mark.parametrize("sampler", [pd.DDPM(), pd.Ancestral(), pd.DPMppSDE(), pd.DDIM(eta=1.0)])
 def test_the_sequential_answer_has_no_divergence(sampler, dtype):
     solution = solved(MIXTURE, (50, 2), dtype=dtype, sampler=sampler, steps=20, tol=0.0, window=pd.Sliding(6))
-    found = pd.certificate.kl(solution, MIXTURE, sampler=sampler, steps=20, seed=3)
+    found = pd.certificate.kl(solution, MIXTURE)
     small = 1e-24 if dtype is torch.float64 else 1e-8
     assert float(found.nats.max()) < small
     torch.testing.assert_close(found.samples, solution.samples, rtol=0, atol=small**0.5)
@@ -176,7 +176,7 @@ def test_the_sequential_sampler_walks_the_path_from_the_shifted_noises(sampler, 
     start = torch.ones(5, 2, dtype=torch.float64)
     request = dict(sampler=table, start=start)
     solution = solved(MIXTURE, (5, 2), noise=noises, solver=picard(4), **request)
-    found = pd.certificate.kl(solution, MIXTURE, noise=noises, **request)
+    found = pd.certificate.kl(solution, MIXTURE, noise=noises)
 
     theirs = torch.zeros_like(noises)
     path = solution.trajectory
@@ -208,7 +208,7 @@ def test_rows_that_only_repeat_earlier_ones_need_no_noise():
     table = rows.build()
     model = pd.Gaussian([0.0], 1.0, pd.OU(horizon=4.0))
     solution = solved(model, (6, 1), sampler=table, solver=picard(1))
-    found = pd.certificate.kl(solution, model, sampler=table, seed=3)
+    found = pd.certificate.kl(solution, model)
     assert found.per_node.shape == (3, 6)
     assert [bool(node.any()) for node in found.per_node > 1e-6] == [False, True, False]
     assert found.evaluations == 18
@@ -217,11 +217,10 @@ def test_rows_that_only_repeat_earlier_ones_need_no_noise():
 def test_chunks_and_row_limits_change_nothing(monkeypatch):
     request = dict(sampler=pd.Ancestral(), steps=10)
     solution = solved(MIXTURE, (7, 2), seed=[5, 6, 7, 8, 9, 10, 11], solver=picard(2), **request)
-    audit = dict(seed=[5, 6, 7, 8, 9, 10, 11], **request)
-    whole = pd.certificate.kl(solution, MIXTURE, **audit)
-    monkeypatch.setattr(certificate, "_CHUNK", 3 * 11 * 2)
+    whole = pd.certificate.kl(solution, MIXTURE)
+    monkeypatch.setattr(kept, "_CHUNK", 3 * 11 * 2)
     model = pd.Counted(MIXTURE)
-    parts = pd.certificate.kl(solution, model, max_rows=8, **audit)
+    parts = pd.certificate.kl(solution, model, max_rows=8)
     assert whole.evaluations == parts.evaluations == model.rows == 70
     for name in ("nats", "per_node", "llr", "samples"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-14)
@@ -232,15 +231,16 @@ def test_generators_ready_noises_and_files(tmp_path):
     drawn = solved(MIXTURE, (3, 2), generator=torch.Generator().manual_seed(4), solver=picard(2), **request)
     drawn.save(tmp_path / "solution.safetensors")
     again = torch.Generator().manual_seed(4)
-    found = pd.certificate.kl(pd.Solution.load(tmp_path / "solution.safetensors"), MIXTURE, generator=again, **request)
+    found = pd.certificate.kl(pd.Solution.load(tmp_path / "solution.safetensors"), MIXTURE, generator=again)
     twin = torch.Generator().manual_seed(4)
     start = torch.randn(3, 2, generator=twin, dtype=torch.float64)
     noises = torch.zeros(3, 11, 2, dtype=torch.float64)
     for row in range(1, 11):
         noises[:, row] = torch.randn(3, 2, generator=twin, dtype=torch.float64)
-    ready = pd.certificate.kl(drawn, MIXTURE, noise=noises, start=start, **request)
-    torch.testing.assert_close(found.llr, ready.llr)
-    torch.testing.assert_close(pd.certificate.kl(drawn, MIXTURE, noise=noises, **request).llr, ready.llr)
+    assert torch.equal(drawn.trajectory[:, 0], start)
+    torch.testing.assert_close(pd.certificate.kl(drawn, MIXTURE, noise=noises).llr, found.llr)
+    with pytest.raises(pd.SpecError, match="expected the noise of this path, found none"):
+        pd.certificate.kl(drawn, MIXTURE)
     assert torch.equal(again.get_state(), twin.get_state())
 
 
@@ -248,13 +248,13 @@ def test_another_model_is_compared_with_its_own_sequential_sampler():
     other = pd.Gaussian([0.0, 0.0], 0.9, MIXTURE.schedule)
     mine = pd.Gaussian([0.0, 0.0], 1.0, MIXTURE.schedule)
     solution = solved(mine, (50, 2), steps=20, tol=0.0)
-    assert pd.certificate.kl(solution, mine, steps=20, seed=3).mean < 1e-20
-    assert pd.certificate.kl(solution, other, steps=20, seed=3).mean > 1e-3
+    assert pd.certificate.kl(solution, mine).mean < 1e-20
+    assert pd.certificate.kl(solution, other).mean > 1e-3
 
 
 def test_one_line_says_what_was_found():
     solution = solved(MIXTURE, (9, 2), steps=10, solver=picard(3))
-    found = pd.certificate.kl(solution, MIXTURE, steps=10, seed=3)
+    found = pd.certificate.kl(solution, MIXTURE)
     assert str(found).startswith(f"KL(parallel || sequential) = {found.mean:.4g} ± ")
     assert f"nats over 9 samples, total variation at most {found.total_variation:.2g}, 90 evaluations" in str(found)
     assert found.total_variation == pytest.approx(min(1, (found.mean / 2) ** 0.5))
@@ -268,24 +268,27 @@ def test_one_line_says_what_was_found():
 def test_what_cannot_be_certified_is_refused():
     def refused(solution, sentence, model=MIXTURE, **audit):
         with pytest.raises(pd.SpecError, match=sentence):
-            pd.certificate.kl(solution, model, **dict(dict(steps=10, seed=3), **audit))
+            pd.certificate.kl(solution, model, **audit)
 
     good = solved(MIXTURE, (4, 2), steps=10, tol=0.1)
     finish = solved(MIXTURE, (4, 2), steps=10, stop=pd.Tolerance(0.1, finish=True))
     refused(finish, "expected a causal path, found one whose stop looked at later rows")
     refused(pd.sample(MIXTURE, (4, 2), steps=10, seed=3), "expected a solution with its path, found none")
     refused(solved(MIXTURE, (4, 2), steps=10, tol=0.0, max_rounds=2), "found sample 0: budget exhausted")
-    refused(good, "expected a path of 21 rows for this sampler, found 11", steps=20)
-    refused(good, "expected the noises and the sampler of this solution", seed=4)
-    refused(good, "expected noise in every row but the last, found none in row 1", sampler=pd.DDIM())
-    refused(good, "found none in row 1 \\(t=", sampler=pd.DPMpp2M())
+    shorter = dataclasses.replace(good, trajectory=good.trajectory[:, :9])
+    refused(shorter, "of 11 rows for this sampler, found shape")
+    strange = dataclasses.replace(good, recipe=dataclasses.replace(good.recipe, seed=4))
+    refused(strange, "expected the noises and the sampler of this solution")
+    smooth = solved(MIXTURE, (4, 2), sampler=pd.DDIM(), steps=10)
+    refused(smooth, "expected noise in every row but the last, found none in row 1")
+    refused(solved(MIXTURE, (4, 2), sampler=pd.DPMpp2M(), steps=10), "found none in row 1 \\(t=")
     rows = pd.Rows(form=Form.DATA)
     rows.add(t=2.0)
     rows.add(t=1.5, a={0: 0.6}, b={0: 0.5}, c=0.5)
     rows.add(t=1.25, a={1: 0.6}, b={1: 0.5})
     rows.add(t=1.0, a={2: 0.5}, b={2: 0.4}, c=0.4, evaluated=False)
     staged = solved(MIXTURE, (4, 2), sampler=rows.build(), window=pd.Whole())
-    refused(staged, "found none in row 2 \\(t=1.25\\)", sampler=rows.build(), steps=None)
+    refused(staged, "found none in row 2 \\(t=1.25\\)")
 
     class Broken:
         form, schedule, variance = MIXTURE.form, MIXTURE.schedule, MIXTURE.variance

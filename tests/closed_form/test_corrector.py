@@ -353,7 +353,7 @@ def test_the_certificate_names_the_first_row_without_noise():
     given = dict(sampler=sampler, times=TIMES)
     found = pd.sample(MIXTURE, (3, 2), solver=pd.piadm_ode(sampler, 3), trajectory=True, **given)
     with pytest.raises(SpecError, match=r"noise in every row but the last, found none in row 1 \(t=3\.5"):
-        certificate.kl(found, MIXTURE, seed=0, **given)
+        certificate.kl(found, MIXTURE)
 
 
 def test_a_predictor_with_noise_is_certified_with_its_corrector():
@@ -363,7 +363,7 @@ def test_a_predictor_with_noise_is_certified_with_its_corrector():
     found = pd.sample(
         MIXTURE, (4000, 2), solver=pd.piadm_ode(sampler, 4, 3), trajectory=True, dtype=torch.float64, **given
     )
-    proof = certificate.kl(found, MIXTURE, seed=0, **given)
+    proof = certificate.kl(found, MIXTURE)
     weights = torch.exp(-proof.llr)
     assert 1e-6 < proof.mean < 1
     assert abs(float(weights.mean()) - 1) < 4 * float(weights.std()) / math.sqrt(4000) < 0.1

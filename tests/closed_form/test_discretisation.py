@@ -107,7 +107,7 @@ def drawn(schedule, times, sampler, samples=2500, solver=None, size=1, form=Form
     solver = solver or pd.sequential()
     given = dict(sampler=sampler, times=times, seed=3, **request)
     solution = pd.sample(model, (samples, size), solver=solver, dtype=torch.float64, trajectory=True, **given)
-    return solution, model, given
+    return solution, model
 
 
 @pytest.mark.parametrize("schedule", GRIDS, ids=word)
@@ -137,8 +137,8 @@ def test_a_step_is_the_samplers_own_and_may_be_cut_anywhere(schedule, form):
 @pytest.mark.parametrize(("schedule", "form", "share"), CASES, ids=word)
 def test_the_estimate_has_the_exact_mean(schedule, form, share):
     sampler, times = pd.Exponential(form=form, stochasticity=share), GRIDS[schedule]
-    solution, model, given = drawn(schedule, times, sampler, size=4)
-    found, nats = discretisation.kl(solution, model, **given), 4 * exact(sampler, schedule, times)
+    solution, model = drawn(schedule, times, sampler, size=4)
+    found, nats = discretisation.kl(solution, model), 4 * exact(sampler, schedule, times)
     assert abs(found.mean - nats.sum()) < 4 * found.standard_error < 0.2 * nats.sum()
     assert found.per_step.shape == (len(nats), 2500)
     apart = found.per_step.mean(1).numpy() - nats
@@ -185,8 +185,8 @@ def test_old_outputs_count_in_full(form):
     """Two Picard sweeps: the path's own divergence from the continuous dynamics, not the sequential sampler's."""
     sampler, times = pd.Exponential(form=form, stochasticity=0.8), GRIDS[OU]
     lazy = pd.Solver(window=pd.Whole(), slopes=pd.Zero(), guess=pd.Repeat(), stop=pd.Sweeps(2), verify=0)
-    solution, model, given = drawn(OU, times, sampler, solver=lazy, form=form, size=8)
-    found = discretisation.kl(solution, model, **given)
+    solution, model = drawn(OU, times, sampler, solver=lazy, form=form, size=8)
+    found = discretisation.kl(solution, model)
     nats = 8 * exact(sampler, OU, times, sweeps=2).sum()
     assert abs(found.mean - nats) < 4 * found.standard_error < 0.1 * nats
     assert nats > 1.2 * 8 * exact(sampler, OU, times).sum()
@@ -208,8 +208,8 @@ def free(sampler, schedule, times):
 @pytest.mark.parametrize(("schedule", "form", "share"), CASES[::2], ids=word)
 def test_the_free_estimate_is_half_the_weighted_change_of_outputs(schedule, form, share):
     sampler, times = pd.Exponential(form=form, stochasticity=share), GRIDS[schedule]
-    solution, model, given = drawn(schedule, times, sampler)
-    found, expected = discretisation.leading(solution, model, **given), free(sampler, schedule, times).sum()
+    solution, model = drawn(schedule, times, sampler)
+    found, expected = discretisation.leading(solution, model), free(sampler, schedule, times).sum()
     assert abs(found.mean - expected) < 4 * found.standard_error < 0.2 * expected
     assert found.evaluations == (5000 if sampler.tableau(schedule, times).sigma[-1] > 0 else 2500)
 
@@ -229,8 +229,8 @@ def test_the_free_estimate_is_right_to_leading_order():
 def test_a_start_without_signal_and_a_clean_end():
     """Pure noise at t = 1 in data form: the first step has infinite log-SNR, finite nats; the last is left out."""
     times, sampler = np.linspace(1, 0, 12), pd.DDPM()
-    solution, model, given = drawn(FLOW, times, sampler, samples=6000, form=Form.FLOW)
-    found = discretisation.kl(solution, model, **given)
+    solution, model = drawn(FLOW, times, sampler, samples=6000, form=Form.FLOW)
+    found = discretisation.kl(solution, model)
     assert found.per_step.shape == (10, 6000)
     own = pd.Exponential(form=Form.DATA)
     late = exact(own, FLOW, np.concatenate([[1 - 1e-9], times[1:]]))
@@ -257,13 +257,13 @@ def test_a_table_says_which_integrator_it_is(made, form, share):
 
 
 def test_steps_per_sample_do_not_depend_on_chunks_or_rows_and_fresh_draws_differ(monkeypatch):
-    solution, model, given = drawn(LINEAR, GRIDS[LINEAR], pd.DDPM(), samples=9, size=3)
-    whole = discretisation.kl(solution, model, **given)
-    other = discretisation.kl(solution, model, fresh=1, **given)
+    solution, model = drawn(LINEAR, GRIDS[LINEAR], pd.DDPM(), samples=9, size=3)
+    whole = discretisation.kl(solution, model)
+    other = discretisation.kl(solution, model, fresh=1)
     assert float((other.nats - whole.nats).abs().min()) > 0
     monkeypatch.setattr("paradrift.kept._CHUNK", 4 * 21 * 3)
     counted = pd.Counted(model)
-    parts = discretisation.kl(solution, counted, max_rows=7, **given)
+    parts = discretisation.kl(solution, counted, max_rows=7)
     torch.testing.assert_close(parts.per_step, whole.per_step, rtol=1e-12, atol=1e-14)
     assert counted.rows == parts.evaluations == 9 * 20
     assert str(whole).startswith(
@@ -275,9 +275,10 @@ def test_steps_per_sample_do_not_depend_on_chunks_or_rows_and_fresh_draws_differ
 
 
 def test_a_solution_knows_its_sampler_and_noise():
-    solution, model, given = drawn(LINEAR, GRIDS[LINEAR], pd.DDPM(), samples=3)
+    solution, model = drawn(LINEAR, GRIDS[LINEAR], pd.DDPM(), samples=3)
+    ready = pd.noise.Philox(seed=3, shape=(1,), dtype=torch.float64)
     for function in (discretisation.kl, discretisation.leading):
-        assert torch.equal(function(solution, model).nats, function(solution, model, **given).nats)
+        assert torch.equal(function(solution, model).nats, function(solution, model, noise=ready).nats)
     strange = dataclasses.replace(solution, recipe=dataclasses.replace(solution.recipe, seed=None))
     with pytest.raises(pd.SpecError, match="expected the noise of this path"):
         discretisation.kl(strange, model)
@@ -288,7 +289,7 @@ def test_single_precision_changes_little():
     request = dict(steps=100, seed=1)
     found = [
         discretisation.kl(
-            pd.sample(model, (20, 2), solver=pd.sequential(), trajectory=True, dtype=dtype, **request), model, **request
+            pd.sample(model, (20, 2), solver=pd.sequential(), trajectory=True, dtype=dtype, **request), model
         )
         for dtype in (torch.float32, torch.float64)
     ]
@@ -296,24 +297,28 @@ def test_single_precision_changes_little():
 
 
 def test_what_has_no_divergence_is_refused():
-    solution, model, given = drawn(LINEAR, GRIDS[LINEAR], pd.DDPM(), samples=2)
+    solution, model = drawn(LINEAR, GRIDS[LINEAR], pd.DDPM(), samples=2)
 
-    def refused(sentence, what=solution, function=discretisation.kl, **change):
+    def refused(sentence, what=solution, function=discretisation.kl):
         with pytest.raises(pd.SpecError, match=sentence):
-            function(what, model, **(given | change))
+            function(what, model)
+
+    others = (pd.DDIM(), pd.DPMppSDE(), pd.DDPM(variance="large"))
+    strange = dataclasses.replace(solution, recipe=dataclasses.replace(solution.recipe, seed=4))
 
     for function in (discretisation.kl, discretisation.leading):
-        refused("expected the noises and the sampler of this solution", function=function, seed=4)
-        refused("expected an exponential integrator with noise", function=function, sampler=pd.DDIM())
-        refused("expected an exponential integrator with noise", function=function, sampler=pd.DPMppSDE())
-        refused("expected an exponential integrator with noise", function=function, sampler=pd.DDPM(variance="large"))
+        refused("expected the noises and the sampler of this solution", strange, function)
+        for sampler in others:
+            other = drawn(LINEAR, GRIDS[LINEAR], sampler, samples=2)[0]
+            refused("expected an exponential integrator with noise", other, function)
         refused("expected a solution with its path", dataclasses.replace(solution, trajectory=None), function)
         refused("expected a causal path", dataclasses.replace(solution, certifiable=False), function)
         lost = dataclasses.replace(solution, status=(pd.Status.CONVERGED, pd.Status.INTERRUPTED))
         refused("found sample 1: interrupted", lost, function)
     exact = dataclasses.replace(solution, stats=dataclasses.replace(solution.stats, rejected=(0, 1)))
     refused("found one exact in law", exact)
-    refused("expected a path .* of 11 rows", times=None, steps=10)
+    short = dataclasses.replace(solution, trajectory=solution.trajectory[:, :11])
+    refused("expected a path .* of 21 rows", short)
     spoiled = solution.trajectory.clone()
     spoiled[1, 5] = torch.nan
     refused(

@@ -37,7 +37,7 @@ def words(model, sampler, steps=12):
 def solved(model, size, sampler, solver=None, samples=5, dtype=torch.float64, **change):
     given = words(model, sampler, **change)
     solver = solver or pd.sequential()
-    return pd.sample(model, (samples, size), solver=solver, dtype=dtype, trajectory=True, **given), given
+    return pd.sample(model, (samples, size), solver=solver, dtype=dtype, trajectory=True, **given)
 
 
 def pushed(solution, size=1e-3):
@@ -50,10 +50,10 @@ def pushed(solution, size=1e-3):
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
 def test_one_round_sums_what_each_true_defect_does_to_the_answer(sampler):
-    solution, given = solved(MODES, 2, sampler)
+    solution = solved(MODES, 2, sampler)
     wrong = pushed(solution)
-    found = forward_error(wrong, MODES, rounds=1, **given)
-    opened = kept(wrong, MODES, steps=None, generator=None, noise=None, start=None, **given)
+    found = forward_error(wrong, MODES, rounds=1)
+    opened = kept(wrong, MODES, generator=None, noise=None)
     table, z = opened.table, wrong.trajectory
     nodes = np.flatnonzero(table.evaluated)
     outputs = torch.zeros_like(z)
@@ -75,39 +75,39 @@ def test_one_round_sums_what_each_true_defect_does_to_the_answer(sampler):
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
 def test_two_rounds_find_the_sequential_answer_of_a_linear_model(sampler):
-    solution, given = solved(SIMPLE, 3, sampler)
+    solution = solved(SIMPLE, 3, sampler)
     wrong = pushed(solution)
-    found = forward_error(wrong, SIMPLE, **given)
+    found = forward_error(wrong, SIMPLE)
     gap = distance(wrong.samples, solution.samples, SIMPLE.variance)
     expected = torch.maximum(found.summed, gap + found.corrections[1])
     torch.testing.assert_close(found.error, expected, rtol=1e-7, atol=1e-12)
     assert float(gap.min()) > 1e-6
     assert found.corrections.shape == (2, 5)
-    third = forward_error(wrong, SIMPLE, rounds=3, **given)
+    third = forward_error(wrong, SIMPLE, rounds=3)
     assert float(third.corrections[2].max()) < 1e-9 * float(gap.max())  # nothing is left
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS[:4], ids=lambda sampler: type(sampler).__name__)
 def test_a_sequential_path_has_no_error_but_rounding(sampler):
     for dtype, small in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
-        solution, given = solved(MODES, 2, sampler, dtype=dtype)
-        assert float(forward_error(solution, MODES, **given).error.max()) < small
+        solution = solved(MODES, 2, sampler, dtype=dtype)
+        assert float(forward_error(solution, MODES).error.max()) < small
 
 
 def test_the_model_is_asked_what_the_table_shows_it():
     table = pd.DDIM().tableau(LINEAR, pd.grids.default(LINEAR, 12))
     given = dict(sampler=dataclasses.replace(table, scale=np.linspace(0.8, 1.2, 13)), seed=3)
     solution = pd.sample(MODES, (3, 2), solver=pd.sequential(), dtype=torch.float64, trajectory=True, **given)
-    assert float(forward_error(solution, MODES, **given).error.max()) < 1e-12
+    assert float(forward_error(solution, MODES).error.max()) < 1e-12
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS[:4], ids=lambda sampler: type(sampler).__name__)
 @pytest.mark.parametrize("tol", [1e-1, 1e-2])
 def test_parallel_answers_are_within_the_estimate(sampler, tol):
     """Of 200 samples of a mixture, at least 97 in 100: seeds are fixed, so this passes or fails for good."""
-    before, _ = solved(MODES, 2, sampler, samples=200, steps=30)
-    after, given = solved(MODES, 2, sampler, pd.default(tol, pd.Sliding(8)), samples=200, steps=30)
-    found = forward_error(after, MODES, **given)
+    before = solved(MODES, 2, sampler, samples=200, steps=30)
+    after = solved(MODES, 2, sampler, pd.default(tol, pd.Sliding(8)), samples=200, steps=30)
+    found = forward_error(after, MODES)
     gap = distance(after.samples, before.samples, MODES.variance)
     assert float((found.error >= gap).double().mean()) >= 0.97
     assert float((found.error / gap).median()) < 30
@@ -132,7 +132,7 @@ def test_it_needs_no_solver_and_no_schedule():
     exact = pd.sample(Decay(), (1, 2), solver=pd.sequential(), dtype=torch.float64, trajectory=True, **given)
     torch.testing.assert_close(exact.samples, start * 0.9**4)
     wrong = pushed(exact, size=1e-2)
-    found = forward_error(wrong, Decay(), **given)
+    found = forward_error(wrong, Decay())
     gap = distance(wrong.samples, exact.samples, None) * exact.samples.square().mean().sqrt()
     unit = wrong.samples.square().mean().sqrt()
     torch.testing.assert_close(
@@ -141,12 +141,12 @@ def test_it_needs_no_solver_and_no_schedule():
 
 
 def test_chunks_and_row_limits_change_nothing(monkeypatch):
-    solution, given = solved(MODES, 2, pd.DDPM(), samples=7)
+    solution = solved(MODES, 2, pd.DDPM(), samples=7)
     wrong = pushed(solution)
-    whole = forward_error(wrong, MODES, **given)
+    whole = forward_error(wrong, MODES)
     monkeypatch.setattr("paradrift.kept._CHUNK", 3 * 13 * 2)
     counted = pd.Counted(MODES)
-    parts = forward_error(wrong, counted, max_rows=8, **given)
+    parts = forward_error(wrong, counted, max_rows=8)
     torch.testing.assert_close(parts.error, whole.error, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(parts.corrections, whole.corrections, rtol=1e-12, atol=1e-14)
     assert counted.rows == parts.evaluations == 2 * 7 * 12
@@ -155,18 +155,18 @@ def test_chunks_and_row_limits_change_nothing(monkeypatch):
 
 
 def test_broken_paths_are_infinitely_far_and_wrong_words_are_refused():
-    solution, given = solved(MODES, 2, pd.DDIM())
+    solution = solved(MODES, 2, pd.DDIM())
     path = solution.trajectory.clone()
     path[1, 6] = torch.nan
-    found = forward_error(dataclasses.replace(solution, trajectory=path), MODES, **given)
+    found = forward_error(dataclasses.replace(solution, trajectory=path), MODES)
     assert torch.isinf(found.error).tolist() == [False, True, False, False, False]
     with pytest.raises(pd.SpecError, match="expected a solution with its path"):
-        forward_error(dataclasses.replace(solution, trajectory=None), MODES, **given)
+        forward_error(dataclasses.replace(solution, trajectory=None), MODES)
     with pytest.raises(pd.SpecError, match="expected at least one round"):
-        forward_error(solution, MODES, rounds=0, **given)
-    with pytest.raises(pd.SpecError, match="expected a path .* of 21 rows"):
-        forward_error(solution, MODES, sampler=pd.DDIM(), steps=20)
-    opened = kept(solution, MODES, steps=None, generator=None, noise=None, start=None, **given)
+        forward_error(solution, MODES, rounds=0)
+    with pytest.raises(pd.SpecError, match="expected a path .* rows for this sampler"):
+        forward_error(dataclasses.replace(solution, trajectory=path[:, :9]), MODES)
+    opened = kept(solution, MODES, generator=None, noise=None)
     assert corrected(opened, rounds=1).rounds == 1
 
 

@@ -313,6 +313,19 @@ def test_exact_answers_do_not_depend_on_batch_mates_and_repeat():
         pd.certificate.kl(dataclasses.replace(three, trajectory=torch.zeros(3, 31, 2)), MIXTURE)
 
 
+def test_autospeculation_drafts_with_a_frozen_prediction_and_keeps_the_law():
+    """Kolmogorov-Smirnov at 1e-3 for other seeds; and fewer rounds than steps, more than refined drafts need."""
+    common = dict(sampler=pd.DDPM(), steps=40, dtype=torch.float64, seed=5)
+    found = pd.sample(LINE, (10_000, 1), solver=pd.autospeculative(window=20, seed=5), **common)
+    other = pd.sample(LINE, (10_000, 1), solver=pd.sequential(), **common | {"seed": 6})
+    refined = pd.sample(LINE, (10_000, 1), exact=True, window=pd.Sliding(20), **common)
+    assert stats.ks_2samp(found.samples[:, 0], other.samples[:, 0]).pvalue > 1e-3
+    rounds = [np.mean(solution.stats.sample_rounds) for solution in (refined, found, other)]
+    assert rounds == sorted(rounds)
+    # one round for every draft that fell, and one or two for the windows that passed whole
+    assert np.all(np.array(found.stats.sample_rounds) >= np.array(found.stats.rejected))
+
+
 def test_a_window_of_one_node_is_the_sequential_sampler_itself():
     common = dict(sampler=pd.DDPM(), steps=30, dtype=torch.float64, seed=2)
     sequential = pd.sample(MIXTURE, (4, 2), solver=pd.sequential(), **common)

@@ -71,7 +71,7 @@ def expected_nats(blocks, sweeps):
     given = dict(sampler=table, start=start, noise=noises[..., None])
     method = pd.wavefront(blocks, sweeps)
     solution = pd.sample(model, start.shape, solver=method, dtype=torch.float64, trajectory=True, **given)
-    rest, plus, minus = pd.certificate.kl(solution, model, **given).per_node.split([1, size, size], dim=1)
+    rest, plus, minus = pd.certificate.kl(solution, model, noise=given["noise"]).per_node.split([1, size, size], dim=1)
     return float((rest.squeeze(1) + ((plus + minus) / 2 - rest).sum(1)).sum())
 
 
@@ -95,8 +95,6 @@ def test_weights_of_drawn_samples_have_mean_one():
             model, (10_000, 1), sampler=table, solver=pd.wavefront(4, 5), seed=3, dtype=torch.float64, trajectory=True
         ),
         model,
-        sampler=table,
-        seed=3,
     )
     root = math.sqrt(10_000)
     weights, noise = torch.exp(-found.llr), found.llr - found.nats

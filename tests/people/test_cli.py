@@ -12,7 +12,7 @@ from paradrift.cli import main
 from paradrift.errors import SpecError
 from paradrift.solution import Status
 
-COMMANDS = ("sample", "bench", "plot", "plan", "cite")
+COMMANDS = ("sample", "audit", "bench", "plot", "plan", "cite")
 
 
 @pytest.fixture
@@ -136,7 +136,14 @@ def test_exit_code_without_convergence(faked, tmp_path, capsys, status, code):
         (["sample", "--model", "faces"], "expected an embedded model, digits, found 'faces'"),
         (["sample", "--tol", "-1"], "expected a tolerance of at least 0, found -1.0"),
         (["sample", "--window", "0"], "expected a window of at least 1 node, found 0"),
-        (["sample", "--solver", "piadm-sde", "--tol", "1"], "expected no --tol beside --solver piadm-sde"),
+        (
+            ["sample", "--solver", "piadm-sde", "--tol", "1"],
+            "expected no --tol, --kl or --exact beside --solver piadm-sde",
+        ),
+        (["sample", "--solver", "paradigms", "--exact"], "expected no --kl or --exact beside --solver paradigms"),
+        (["sample", "--kl", "0.1", "--exact"], "expected one of --tol, --kl and --exact, found --kl and --exact"),
+        (["sample", "--kl", "0"], "expected a positive budget in nats, found 0.0"),
+        (["audit", "nowhere.safetensors"], "expected a solution file at nowhere.safetensors, found none"),
         (["sample", "--solver", "paradigms", "--window", "whole"], "expected a width such as 64 as window"),
         (["sample", "--colour", "red"], "No such option: --colour"),
         (["plot", "no-such-file.jsonl"], "expected a file of benchmark records at no-such-file.jsonl, found none"),

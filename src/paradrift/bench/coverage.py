@@ -68,7 +68,7 @@ def _covered(problem: Problem, samples: int, tolerances: tuple[float, ...]) -> I
             trajectory=True,
         )
         begin = time.perf_counter()
-        found = forward_error(after, model, sampler=problem.sampler, times=problem.times, seed=0, max_rows=1024)
+        found = forward_error(after, model, max_rows=1024)
         seconds = time.perf_counter() - begin
         gaps = distance(after.samples, before.samples, model.variance)
         sharp = (gaps > 3 * floor) & (gaps > 1e-12)

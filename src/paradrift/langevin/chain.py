@@ -87,7 +87,7 @@ class Chain:
         if self.segments is None:
             raise SpecError("expected chains with all their rows, found none: solve with trajectory=True")
         parts = [
-            certificate.kl(part.solution, part.score, sampler=part.table, noise=part.noise, max_rows=max_rows)
+            certificate.kl(part.solution, part.score, noise=part.noise, max_rows=max_rows)
             for part in self.segments
         ]
         return Certificate(
