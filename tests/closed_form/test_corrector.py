@@ -406,7 +406,10 @@ def test_the_command_runs_the_algorithm_with_its_corrector(tmp_path, capsys):
         (["--sampler", "ddim"], "expected --sampler exponential-ode beside --solver piadm-ode"),
         (["--sampler", "exponential-ode", "--blocks", "0"], "expected at least 1 block"),
         (["--sampler", "exponential-ode", "--sweeps", "0"], "expected at least 1 sweep"),
-        (["--sampler", "exponential-ode", "--tol", "1"], "expected no --tol beside --solver piadm-ode"),
+        (
+            ["--sampler", "exponential-ode", "--tol", "1"],
+            "expected no --tol, --kl or --exact beside --solver piadm-ode",
+        ),
     ],
 )
 def test_the_command_refuses_what_does_not_fit(tmp_path, capsys, words, expected):

@@ -471,7 +471,7 @@ def test_a_given_trajectory_is_a_guess_too():
 
 def test_the_command_line_knows_the_preset(capsys):
     assert main(["sample", "--solver", "wavefront", "--tol", "1"]) == 2
-    assert "expected no --tol beside --solver wavefront" in capsys.readouterr().err
+    assert "expected no --tol, --kl or --exact beside --solver wavefront" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ class Here:
         b: Weights of earlier outputs by lag, shape (B, S, 1).
         c: Weights of noises by lag, shape (B, S, 1).
         stack: The levels, shape (7, B, S).
+        mixed: Whether the table has rows between its nodes that are no nodes.
     """
 
     row: Tensor
@@ -59,6 +60,7 @@ class Here:
     b: dict[int, Tensor]
     c: dict[int, Tensor]
     stack: Tensor
+    mixed: bool
 
     def levels(self, *where: Tensor | slice | int | None) -> Levels:
         """Levels of some positions.
@@ -133,7 +135,8 @@ class Lowered:
         vectors = self.vectors[:, row]
         weights = iter(vectors.unsqueeze(-1).unbind())
         a, b, c = ({lag: next(weights) for lag in lags} for lags in self.lags)
-        return Here(row=row, node=node, checked=checked, a=a, b=b, c=c, stack=vectors[-len(Levels._fields) :])
+        stack = vectors[-len(Levels._fields) :]
+        return Here(row=row, node=node, checked=checked, a=a, b=b, c=c, stack=stack, mixed=self.gap > 0)
 
 
 def lower(

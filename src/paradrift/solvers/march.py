@@ -21,8 +21,10 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
     Everything but the distances is one operation for the whole window; only
     :math:`d_m = h_m - \hat z_m + \sum_j (a_{mj} + b_{mj} s_j)\, d_j` is sequential. Distances vanish exactly where rows
     are their references, so the fixed point is the sequential answer to the last bit: one order of operations,
-    whatever the window. Rows that are not nodes have the reference zero. Products and sums are separate operations on
-    purpose: fused ones may round differently in vectorised and scalar code.
+    whatever the window. Rows that are not nodes have the reference zero, so their distances are their values, which do
+    not vanish: in tables with such rows :math:`z_m` itself is summed up, and :math:`d_m = z_m - \hat z_m` follows, one
+    operation a row more. Products and sums are separate operations on purpose: fused ones may round differently in
+    vectorised and scalar code.
 
     Args:
         state: The windows; ``z`` changes in place.
@@ -50,9 +52,33 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
         gains = {lag: gain * free for lag, gain in gains.items()}
     sequential = [(lag, gain.unbind()) for lag, gain in gains.items()]
     distance = away.unbind()
+    if here.mixed:
+        _mixed(state, held, distance, sequential, inside, reach, free)
+        return
     for index in range(stop - first):
         for lag, gain in sequential:
             distance[index + reach].add_(gain[index] * distance[index + reach - lag])
     for lag, gain in gains.items():
         held += gain * away[reach - lag : len(away) - lag]
+    state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])
+
+
+def _mixed(
+    state: State,
+    held: Tensor,
+    distance: tuple[Tensor, ...],
+    sequential: list[tuple[int, tuple[Tensor, ...]]],
+    inside: slice,
+    reach: int,
+    free: Tensor | None,
+) -> None:
+    """The substitution in values: what a row that repeats itself adds up to is its reference, to the last bit."""
+    value, reference = held.unbind(), state.ref[inside].unbind()
+    for index, row in enumerate(value):
+        for lag, gain in sequential:
+            row.add_(gain[index] * distance[index + reach - lag])
+        moved = row - reference[index]
+        distance[index + reach].copy_(
+            moved if free is None else torch.where(free[index], moved, distance[index + reach])
+        )
     state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])
