@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from paradrift.bench import theory_dimension
+from paradrift.bench import theory_dimension, theory_ode, theory_tables, theory_terms
 from paradrift.bench.records import Point, Record, measured
 from paradrift.bench.theory_setting import Setting
 from paradrift.forms import Form
@@ -35,6 +35,9 @@ def points(quick: bool) -> Iterator[Point]:
     Yields:
         Key and measurement.
     """
+    yield from theory_terms.points(quick)
+    yield from theory_tables.points(quick)
+    yield from theory_ode.points((16, 64) if quick else (16, 64, 256, 1024, 4096))
     yield from theory_dimension.points(_settings(quick))
 
 
