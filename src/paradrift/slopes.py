@@ -42,6 +42,11 @@ class Slopes(Protocol):
         """Group of each element, shape (*shape), int64, when secants are taken per group; None for one group."""
         ...
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Least and largest measured slope that is taken, of the model's own output; None for any."""
+        ...
+
     def prior(self, table: Tableau) -> Array:
         """Slopes before anything is measured, in the table's own form.
 
@@ -115,6 +120,7 @@ class Zero:
 
     measured = False
     groups = None
+    bounds = None
     form: Form | None = None
 
     def prior(self, table: Tableau) -> Array:
@@ -148,6 +154,7 @@ class Increments:
 
     measured = False
     groups = None
+    bounds = None
 
     def prior(self, table: Tableau) -> Array:
         r"""The slope with :math:`a + b s = 1`.
@@ -180,6 +187,7 @@ class Constant:
 
     measured = False
     groups = None
+    bounds = None
     value: float = 0.5
 
     def prior(self, table: Tableau) -> Array:
@@ -207,6 +215,7 @@ class Reference:
 
     measured = False
     groups = None
+    bounds = None
     variance: float = 1.0
 
     def __post_init__(self) -> None:
@@ -237,11 +246,23 @@ class Secant:
             atom types of a molecule, say). None: one per sample and node.
         variance: Data variance per element of the Gaussian slope used before the first measurement; None for the
             denoiser's own, or 1.
+        bounds: Least and largest slope of the model's output that is taken, others are clamped; None for any. Where a
+            model is steep and curved, as forces of potentials that are not convex, a secant may point far beyond what
+            holds at the next state, and slopes that amplify carry that through the window: ``(-math.inf, 0.0)`` lets
+            none.
+
+    Raises:
+        SpecError: if the bounds are not in order.
     """
 
     measured = True
     groups: Tensor | None = None
     variance: float | None = None
+    bounds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.bounds is not None and not self.bounds[0] <= self.bounds[1]:
+            raise SpecError(f"expected bounds (least, largest) in order, found {self.bounds}")
 
     def prior(self, table: Tableau) -> Array:
         """The Gaussian slope in the table's own form.

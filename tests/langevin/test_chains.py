@@ -216,3 +216,23 @@ def test_what_cannot_be_carried_out_is_refused_in_one_sentence(change, message):
     with pytest.raises(SpecError, match=message) as caught:
         langevin(**(request | change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("friction", [None, 2.0])
+def test_clamped_secants_follow_a_double_well_where_free_ones_fly_off(friction):
+    def well(x):
+        return 4 * x * (1 - x * x)
+
+    x, step = torch.tensor([[-1.5], [0.2], [2.0]], dtype=torch.float64), 0.01 if friction is None else 0.1
+    free = langevin(well, x, 300, step, friction, slopes=pd.Secant(), tol=1e-2, scale=1.0)
+    held = langevin(well, x, 300, step, friction, tol=1e-2, scale=1.0)
+    plain = langevin(well, x, 300, step, friction, solver=pd.sequential())
+    assert 2 * held.stats.rounds < 200 < free.stats.rounds
+    assert float((held.last - plain.last).abs().max()) < 1e-2
+
+
+def test_chains_keep_their_noises_and_bounds_are_in_order():
+    with pytest.raises(pd.SpecError, match="found Exact: use tol= or stop=KL"):
+        langevin(wavy, torch.zeros(1, 1), 5, 0.1, stop=pd.Exact())
+    with pytest.raises(pd.SpecError, match="expected bounds .* in order"):
+        pd.Secant(bounds=(0.0, -1.0))

@@ -87,8 +87,7 @@ class Chain:
         if self.segments is None:
             raise SpecError("expected chains with all their rows, found none: solve with trajectory=True")
         parts = [
-            certificate.kl(part.solution, part.score, noise=part.noise, max_rows=max_rows)
-            for part in self.segments
+            certificate.kl(part.solution, part.score, noise=part.noise, max_rows=max_rows) for part in self.segments
         ]
         return Certificate(
             nats=torch.stack([part.nats for part in parts]).sum(0),

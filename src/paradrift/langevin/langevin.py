@@ -21,7 +21,7 @@ from paradrift.langevin.streams import Continued
 from paradrift.langevin.tables import Dynamics, check
 from paradrift.noise import Buffered, Philox
 from paradrift.sample import sample
-from paradrift.slopes import Slopes
+from paradrift.slopes import Secant, Slopes
 from paradrift.solution import Stats
 from paradrift.solvers.sweep import Solver
 from paradrift.stopping import Stop, Tolerance
@@ -29,7 +29,7 @@ from paradrift.verdicts import KL, Verdict
 from paradrift.windows import Sliding, Window
 
 SEGMENT = 1000  # steps in one table: tables are dense, and their memory grows with the square
-WINDOW = Sliding(16)  # wider ones save rounds on log-concave targets, and lose badly where a potential is not convex
+WINDOW = Sliding(64)
 
 
 def langevin(
@@ -73,8 +73,9 @@ def langevin(
         thin: Keep every ``thin``-th state only.
         solver: The parallel method, :func:`paradrift.default` unless given; ``paradrift.sequential()`` for none. The
             next five arguments replace one of its choices each.
-        window: Which steps are worked on; 16 of each chain unless given, wider for log-concave targets.
-        slopes: How defects travel.
+        window: Which steps are worked on; 64 of each chain unless given.
+        slopes: How defects travel; unless given, secants between 0 and the steepest force that a step of this size can
+            follow, -1/h (overdamped) or -gamma/h.
         guess: Where entering steps start.
         stop: When steps are settled; ``KL(nats)`` is shared evenly by all steps of the chain, others count anew in each
             segment.
@@ -108,7 +109,11 @@ def langevin(
     _check(x, steps, friction, velocity, thin, scale, segment)
     dynamics = Dynamics(step_size, friction)
     long, short = dynamics.table(min(segment, steps)), dynamics.table(steps % segment or min(segment, steps))
-    base = prepare.solver_for(solver, window or (None if solver else WINDOW), slopes, guess, stop, tol, max_rounds)
+    if solver is None:
+        window, slopes = window or WINDOW, slopes or Secant(bounds=(-dynamics.steepest, 0.0))
+    base = prepare.solver_for(solver, window, slopes, guess, stop, tol, max_rounds)
+    if isinstance(base.stop, Verdict) and base.stop.reflects:
+        raise SpecError("expected a stop that keeps the noises of a chain, found Exact: use tol= or stop=KL(nats)")
     source = Buffered(Philox(seed=seed, shape=x.shape[1:], dtype=x.dtype, device=x.device), samples=len(x))
     ids = torch.arange(len(x), device=x.device)
     if friction is not None and velocity is None:

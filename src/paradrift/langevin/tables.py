@@ -42,6 +42,14 @@ class Dynamics:
     friction: float | None
 
     @property
+    def steepest(self) -> float:
+        """The steepest force that a step follows without overshooting: its change per unit of the position.
+
+        1 / h overdamped; with a friction, that of the overdamped chain of step h / gamma, which it is close to.
+        """
+        return (self.friction or 1.0) / self.step_size
+
+    @property
     def columns(self) -> int:
         """Noise columns of a step."""
         return 1 if self.friction is None else 2

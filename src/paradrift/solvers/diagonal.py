@@ -145,7 +145,9 @@ class Diagonal:
         if self.solver.slopes.measured:
             slope = self._sum(dx * df) / self._sum(dx * dx)
             slope = (slope if self.groups is None else slope[:, self.groups]).to(old)
-            slope = torch.where(known[:, None] & torch.isfinite(slope), slope, old)
+            bounds = self.solver.slopes.bounds
+            valid = known[:, None] & torch.isfinite(slope)
+            slope = torch.where(valid, slope if bounds is None else slope.clamp(*bounds), old)
         self.miss[at] = torch.where(known, rms(df - old * dx), torch.inf)
         rest = rms(df - slope * dx) / rms(dx)
         state.rest[at] = torch.where(known & torch.isfinite(rest), rest, state.rest[at])

@@ -46,6 +46,7 @@ def measure(
     *,
     variance: float,
     groups: Tensor | None,
+    bounds: tuple[float, float] | None,
     secants: bool,
     history: int,
 ) -> Facts:
@@ -66,6 +67,7 @@ def measure(
         outputs: Model outputs, shape (N, D) or (W, S, D).
         variance: Data variance per element, the bottom of the ladder of growths.
         groups: Group of each element, shape (D,), or None.
+        bounds: Least and largest slope that is taken; None for any.
         secants: Whether slopes follow the measurements.
         history: H.
 
@@ -84,7 +86,7 @@ def measure(
     if groups is not None:
         slope, xx = slope[..., groups], xx.sum(-1, keepdim=True)
     valid = known[..., None] & torch.isfinite(slope) & secants
-    slope = torch.where(valid, slope, old)
+    slope = torch.where(valid, slope if bounds is None else slope.clamp(*bounds), old)
     missed = torch.linalg.vector_norm(df - old * dx, dim=-1) / outputs.shape[-1] ** 0.5
     left = torch.linalg.vector_norm(df - slope * dx, dim=-1) / xx.squeeze(-1).sqrt().to(x.dtype)
     level = here.levels(*where)

@@ -125,6 +125,7 @@ class Run:
             outputs.view_as(state.z[where]),
             variance=self.variance or 1.0,
             groups=self.groups,
+            bounds=self.solver.slopes.bounds,
             secants=secants,
             history=history,
         )
