@@ -71,8 +71,7 @@ def solve(setting: Setting, solver: pd.Solver, drift: bool = False) -> Outcome:
         found = pd.sample(
             model,
             (len(seeds), dim),
-            sampler=setting.sampler,
-            times=setting.times,
+            sampler=setting.table,
             solver=solver,
             seed=seeds,
             max_rows=max(1, (1 << 20) // dim),
@@ -97,17 +96,19 @@ def solve(setting: Setting, solver: pd.Solver, drift: bool = False) -> Outcome:
     )
 
 
-def fewest(setting: Setting, solver: Callable[[int], pd.Solver]) -> tuple[int, Outcome]:
+def fewest(setting: Setting, name: str) -> tuple[int, Outcome]:
     """The fewest sweeps whose mean certified divergence is within the share, started from those on a coarser grid.
 
     Args:
         setting: What is asked.
-        solver: The method for a number of sweeps.
+        name: A method with sweeps.
 
     Returns:
         The sweeps and their runs.
     """
-    guess = 1 if setting.steps <= 200 else fewest(replace(setting, thinned=8 * setting.thinned), solver)[0]
+    guess = 1 if setting.steps <= 200 else fewest(replace(setting, thinned=8 * setting.thinned), name)[0]
+    solver = solvers(setting)[name]
+    assert not isinstance(solver, pd.Solver)
 
     def fits(found: Outcome) -> bool:
         return float(found.nats.mean()) <= SHARES["parallel"] * setting.nats
@@ -196,7 +197,7 @@ def _measure(setting: Setting, name: str) -> Record:
     if isinstance(solver, pd.Solver):
         found = solve(setting, solver, drift=name == "default, stop=KL")
     else:
-        extra["sweeps"], found = fewest(setting, solver)
+        extra["sweeps"], found = fewest(setting, name)
     return record(setting, name, found, extra)
 
 

@@ -24,6 +24,7 @@ import paradrift as pd
 from paradrift import discretisation
 from paradrift.bench.problems import Product
 from paradrift.forms import Array, Form
+from paradrift.tableau import Tableau
 
 LAST = 0.1  # eta
 SHARES = {"truncation": 0.25, "discretisation": 0.5, "parallel": 0.25}
@@ -103,9 +104,9 @@ class Setting:
         return pd.OU(horizon=math.log(self.dim / share) if self.careful else horizon(share / self.dim), last=LAST)
 
     @functools.cached_property
-    def sampler(self) -> pd.Exponential:
-        """The sequential sampler."""
-        return pd.Exponential(form=self.form, stochasticity=1.0)
+    def table(self) -> Tableau:
+        """The sequential sampler, made once: long tables take a while."""
+        return pd.Exponential(form=self.form, stochasticity=1.0).tableau(self.schedule, self.times)
 
     @property
     def steps(self) -> int:
