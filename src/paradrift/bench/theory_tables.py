@@ -41,6 +41,7 @@ class Still:
 
     measured = False
     groups = None
+    bounds = None
 
     def prior(self, table: Tableau) -> Array:
         """The slope with :math:`a + b s = 0`.
