@@ -116,8 +116,7 @@ def progress(console: Console, name: str, *callbacks: Callback) -> Iterator[Call
     def show(state: Round) -> None:
         for callback in callbacks:
             callback(state)
-        samples, rows = state.change.shape
-        bar.update(task, total=samples * (rows - 1), completed=int(state.settled.sum()), rounds=state.index)
+        bar.update(task, total=len(state.settled) * state.nodes, completed=int(state.settled.sum()), rounds=state.index)
         if not bar.live.is_started:
             bar.start()
 

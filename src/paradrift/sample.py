@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -12,27 +11,22 @@ import torch
 from torch import Tensor
 
 from paradrift import certificate, prepare, presets
-from paradrift.denoisers import Denoiser, modules
-from paradrift.divergence import Certificate
+from paradrift.denoisers import Denoiser
 from paradrift.errors import SolveError, SpecError
-from paradrift.executors import Local
 from paradrift.forms import Array
 from paradrift.guesses import Guess
 from paradrift.noise import Noise
-from paradrift.planner import choose, measure_costs
+from paradrift.planned import Planned, planned
 from paradrift.prepare import Generators
-from paradrift.pump import Timed, evaluating, pump, synchronize
 from paradrift.samplers import Gridded, Sampler
 from paradrift.slopes import Slopes
-from paradrift.solution import Recipe, Round, Solution, Stats, Status
-from paradrift.solvers.base import Outcome
-from paradrift.solvers.sweep import Solver, sweep
-from paradrift.solvers.wavefront import wavefront
+from paradrift.solution import Round, Solution, Status
+from paradrift.solvers.sweep import Solver
+from paradrift.solving import rounds
 from paradrift.stopping import Stop
 from paradrift.tableau import Tableau
 from paradrift.verdicts import Verdict
-from paradrift.watch import Watch
-from paradrift.windows import Auto, Wavefront, Window
+from paradrift.windows import Window
 
 
 def sample(
@@ -42,6 +36,7 @@ def sample(
     sampler: Sampler | Gridded | Tableau | None = None,
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
+    plan: Planned | None = None,
     solver: Solver | None = None,
     window: Window | None = None,
     slopes: Slopes | None = None,
@@ -72,6 +67,7 @@ def sample(
             :class:`paradrift.Probed`; or a ready table.
         steps: Number of steps on the schedule's usual grid.
         times: The grid itself, strictly decreasing model times, instead of ``steps``.
+        plan: A plan from :func:`paradrift.plan`, instead of sampler, steps, times and solver.
         solver: The parallel method, :func:`paradrift.default` unless given. The next five arguments replace one of its
             choices each.
         window: Which nodes are worked on; ``Auto()`` plans it from measured costs.
@@ -116,8 +112,12 @@ def sample(
     """
     if certify and generator is not None:
         raise SpecError("expected a seed to certify, found a generator, whose noises are gone by then: use seed=")
+    if plan is not None:
+        prepare.check(denoiser, tuple(shape), dtype)
+        run = planned(plan, denoiser, tuple(shape), (sampler, steps, times, solver))
+        sampler, times, solver = run["sampler"], run["times"], run["solver"]
     own = None if not exact else seed if isinstance(seed, int) else tuple(seed)
-    steps_of = _rounds(
+    steps_of = rounds(
         denoiser,
         tuple(shape),
         sampler=sampler,
@@ -202,7 +202,7 @@ def iterate(  # noqa: DOC405
         True
     """
     seen: list[Round] = []
-    rounds = _rounds(
+    solving = rounds(
         denoiser,
         tuple(shape),
         sampler=sampler,
@@ -225,104 +225,12 @@ def iterate(  # noqa: DOC405
         # The mode must not leak into the caller's code between rounds.
         with torch.inference_mode():
             try:
-                next(rounds)
+                next(solving)
             except StopIteration as end:
                 solution = end.value
         while seen:  # one, or none in a round that only verifies; the last round ends the solve as well
             yield _ordinary(seen.pop(0))
     return _ordinary(solution)
-
-
-def _rounds(
-    denoiser: Denoiser,
-    shape: tuple[int, ...],
-    *,
-    sampler: Sampler | Gridded | Tableau | None,
-    steps: int | None,
-    times: Array | Sequence[float] | None,
-    solver: Solver,
-    seed: int | Sequence[int],
-    generator: Generators | None,
-    noise: Noise | Tensor | None,
-    start: Tensor | None,
-    max_rows: int | None,
-    dtype: torch.dtype,
-    device: torch.device,
-    callback: Callable[[Round], None] | None,
-    progress: bool,
-    trajectory: bool,
-) -> Generator[None, None, Solution]:
-    begin = time.perf_counter()
-    prepare.check(denoiser, shape, dtype)
-    own = prepare.own_table(denoiser, sampler, steps, times)
-    table, solver = prepare.table_for(denoiser, own, None, None, solver)
-    samples = shape[0]
-    source = Timed(noise=prepare.noise_for(table, shape, seed, generator, noise, start, dtype, device))
-    executor = Local(denoiser=denoiser, max_rows=max_rows)
-    ids = torch.arange(samples, device=device)
-    with evaluating(modules(denoiser)), contextlib.ExitStack() as stack:
-        stack.callback(source.finish)
-        if start is None:
-            initial = source.start(ids).to(device=device, dtype=dtype) * table.start
-        else:
-            initial = prepare.start_for(start, shape).to(device=device, dtype=dtype)
-        planned, words, sequential_seconds = 0.0, f"given: {solver.window}", None
-        if isinstance(solver.window, Auto):
-            planning = time.perf_counter()
-            costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial)
-            choice = choose(solver.window, costs, samples, table.nodes, solver.verify)
-            solver = dataclasses.replace(solver, window=choice.window)
-            words, sequential_seconds = choice.words, choice.sequential_seconds
-            planned = time.perf_counter() - planning
-            executor = Local(denoiser=denoiser, max_rows=executor.max_rows)
-        counter = Watch(samples, table.nodes, progress, callback)
-        stack.callback(counter.close)
-        method = wavefront if isinstance(solver.window, Wavefront) else sweep
-        solving = method(
-            table,
-            initial,
-            source,
-            solver,
-            variance=denoiser.variance,
-            keep=trajectory,
-            lead=2 if generator is not None else None,
-            observe=counter.see if callback is not None or progress else None,
-        )
-        outcome: Outcome = yield from pump(solving, executor)
-    synchronize(device)
-    stats = Stats(
-        rounds=max(outcome.rounds),
-        evaluations=executor.rows,
-        nodes=table.nodes,
-        sample_rounds=outcome.rounds,
-        seconds=time.perf_counter() - begin,
-        model_seconds=executor.seconds,
-        noise_seconds=source.seconds,
-        planning_seconds=planned,
-        window=outcome.window,
-        choice=words,
-        predicted_sequential_seconds=sequential_seconds,
-        rejected=outcome.rejected,
-    )
-    addressed = generator is None and noise is None
-    return Solution(
-        samples=outcome.samples,
-        status=outcome.status,
-        error=outcome.error if outcome.rejected is None else torch.where(outcome.error < torch.inf, 0.0, outcome.error),
-        stats=stats,
-        certifiable=outcome.certifiable and outcome.rejected is None,
-        certificate=_spent(outcome),
-        trajectory=outcome.trajectory,
-        recipe=Recipe(table=own, seed=(seed if isinstance(seed, int) else tuple(seed)) if addressed else None),
-    )
-
-
-def _spent(outcome: Outcome) -> Certificate | None:
-    """The certificate of a solve under a verdict, which has cost nothing; None if a sample did not converge."""
-    if outcome.nats is None or outcome.llr is None or set(outcome.status) != {Status.CONVERGED}:
-        return None
-    per_node = outcome.nats.T.contiguous()
-    return Certificate(nats=per_node.sum(0), per_node=per_node, llr=outcome.llr, samples=outcome.samples, evaluations=0)
 
 
 _Result = TypeVar("_Result", Round, Solution)

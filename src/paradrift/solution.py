@@ -73,6 +73,7 @@ class Round:
         index: Round number, from 1; a sweep in which no node moved needs no call and repeats the number.
         evaluations: Rows evaluated so far.
         settled: Nodes settled so far, shape (S,).
+        nodes: Nodes M of each sample.
         change: Last change of each row in units of the data's standard deviation, rms over elements of x / alpha,
             shape (S, R); NaN outside the window.
         preview: The most advanced data prediction of each sample, shape (S, *shape).
@@ -82,6 +83,7 @@ class Round:
     index: int
     evaluations: int
     settled: Tensor
+    nodes: int
     change: Tensor
     preview: Tensor
     answer: Tensor

@@ -239,7 +239,7 @@ def test_a_planned_run_on_a_mixture_stays_below_the_planned_nats():
     steepest = max(float(rough.jacobian(grid, torch.full((801,), time)).abs().max()) for time in levels)
     plan = pd.plan(1, kl=1.0, lipschitz=steepest, second_moment=0.5 + 0.4 * 1.44 + 0.6 * 0.64, early_stop=0.05)
     model = make(pd.OU(horizon=plan.horizon, last=0.05))
-    found = pd.sample(model, (4000, 1), dtype=torch.float64, **plan.arguments())
+    found = pd.sample(model, (4000, 1), dtype=torch.float64, plan=plan)
     assert found.stats.rounds == plan.rounds == plan.blocks * plan.sweeps
     edges = torch.linspace(-4, 4, 39, dtype=torch.float64)
     alpha, sigma = math.exp(-0.025), math.sqrt(-math.expm1(-0.05))
@@ -379,3 +379,15 @@ def test_a_given_score_error_is_kept():
     plan = pd.plan(4, kl=1.0, score=0.0)
     assert (plan.score, plan.terms.score) == (0.0, 0.0)
     assert json.dumps(dataclasses.asdict(plan))
+
+
+def test_a_plan_is_one_argument_and_speaks_for_itself():
+    plan = pd.plan(2, kl=1.0, second_moment=2 * 2.5, early_stop=0.05)
+    model = pd.Gaussian([0.0, 0.0], 2.5, pd.OU(horizon=plan.horizon, last=plan.early_stop))
+    one = pd.sample(model, (3, 2), plan=plan, seed=1)
+    other = pd.sample(model, (3, 2), seed=1, **plan.arguments(model.schedule))
+    assert torch.equal(one.samples, other.samples)
+    with pytest.raises(pd.SpecError, match="expected no sampler=, steps=, times= or solver= beside plan="):
+        pd.sample(model, (3, 2), plan=plan, steps=10)
+    with pytest.raises(pd.SpecError, match="expected samples of 2 elements for this plan, found 3"):
+        pd.sample(model, (3, 3), plan=plan)

@@ -53,6 +53,7 @@ def replay(callback: Callable[[Round], None], shape: tuple[int, ...], width: int
                 index=index,
                 evaluations=index * width * shape[0],
                 settled=torch.full((shape[0],), front),
+                nodes=NODES,
                 change=change,
                 preview=preview,
                 answer=preview,

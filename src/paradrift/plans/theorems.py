@@ -6,13 +6,13 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
 
 import numpy as np
 
 from paradrift import presets
 from paradrift.errors import SpecError
 from paradrift.forms import Array, Form
+from paradrift.planned import Arguments
 from paradrift.plans import blocks as chain
 from paradrift.plans.constants import Constants, Terms
 from paradrift.plans.words import table
@@ -22,20 +22,6 @@ from paradrift.solvers.solver import Solver
 from paradrift.windows import Cut
 
 MOST_ROWS = 10_000  # of a plan that is to be run: a sampler's table is a dense matrix
-
-
-class Arguments(TypedDict):
-    """Keyword arguments of :func:`paradrift.sample`.
-
-    Args:
-        sampler: The exponential integrator, for the ODE with its corrector.
-        times: The grid.
-        solver: Blocks and sweeps.
-    """
-
-    sampler: Sampler
-    times: Array
-    solver: Solver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +205,7 @@ class Plan:
         return dataclasses.replace(presets.piadm_sde(self.blocks, self.sweeps), window=Cut(ends))
 
     def arguments(self, schedule: Schedule | None = None) -> Arguments:
-        """What :func:`paradrift.sample` needs: ``sample(denoiser, shape, **plan.arguments())``.
+        """What a plan is to :func:`paradrift.sample`, which asks for it itself: ``sample(denoiser, shape, plan=plan)``.
 
         Args:
             schedule: The denoiser's, if it is another than ``OU``.

@@ -107,6 +107,7 @@ def report(run: Diagonal, index: int, active: range) -> Round:
         index=index,
         evaluations=run.evaluations,
         settled=torch.where(run.failed, nodes[-1], max(run.front, nodes[run.frozen])).cpu(),
+        nodes=nodes[-1],
         change=change.T.contiguous().cpu(),
         preview=_newest(run).unflatten(1, run.shape),
         answer=_answers(run).clone().unflatten(1, run.shape),

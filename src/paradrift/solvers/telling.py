@@ -61,6 +61,7 @@ def report(run: Run, index: int, accepted: Tensor) -> Round:
         index=index,
         evaluations=run.evaluations,
         settled=settled,
+        nodes=run.nodes,
         change=change.cpu(),
         preview=previews.unflatten(1, run.shape),
         answer=answers.unflatten(1, run.shape),

@@ -1,0 +1,147 @@
+"""One solve from a user's words to a solution: the table, the noise, the planner, the pump, the books."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Sequence
+
+import torch
+from torch import Tensor
+
+from paradrift import prepare
+from paradrift.denoisers import Denoiser, modules
+from paradrift.divergence import Certificate
+from paradrift.executors import Local
+from paradrift.forms import Array
+from paradrift.noise import Noise
+from paradrift.planner import choose, measure_costs
+from paradrift.prepare import Generators
+from paradrift.pump import Timed, evaluating, pump, synchronize
+from paradrift.samplers import Gridded, Sampler
+from paradrift.solution import Recipe, Round, Solution, Stats, Status
+from paradrift.solvers.base import Outcome
+from paradrift.solvers.sweep import Solver, sweep
+from paradrift.solvers.wavefront import wavefront
+from paradrift.tableau import Tableau
+from paradrift.watch import Watch
+from paradrift.windows import Auto, Wavefront
+
+
+def rounds(  # noqa: DOC403, DOC405
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    *,
+    sampler: Sampler | Gridded | Tableau | None,
+    steps: int | None,
+    times: Array | Sequence[float] | None,
+    solver: Solver,
+    seed: int | Sequence[int],
+    generator: Generators | None,
+    noise: Noise | Tensor | None,
+    start: Tensor | None,
+    max_rows: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    callback: Callable[[Round], None] | None,
+    progress: bool,
+    trajectory: bool,
+) -> Generator[None, None, Solution]:
+    """One solve, pausing after each round: what :func:`paradrift.sample` and :func:`paradrift.iterate` drive.
+
+    Args:
+        denoiser: The model.
+        shape: Shape of the batch, (S, *shape).
+        sampler: The sequential method.
+        steps: Number of steps.
+        times: The grid.
+        solver: The parallel method.
+        seed: Seed of the addressed noise.
+        generator: Generators to draw from instead.
+        noise: A noise source or ready noises instead.
+        start: The start instead of drawn noise.
+        max_rows: Most rows in one model call.
+        dtype: Precision of the states.
+        device: Where the states live.
+        callback: Called after each round.
+        progress: Whether to draw a progress line.
+        trajectory: Whether to keep all rows.
+
+    Yields:
+        Nothing, once after each round.
+
+    Returns:
+        The solution.
+    """
+    begin = time.perf_counter()
+    prepare.check(denoiser, shape, dtype)
+    own = prepare.own_table(denoiser, sampler, steps, times)
+    table, solver = prepare.table_for(denoiser, own, None, None, solver)
+    samples = shape[0]
+    source = Timed(noise=prepare.noise_for(table, shape, seed, generator, noise, start, dtype, device))
+    executor = Local(denoiser=denoiser, max_rows=max_rows)
+    ids = torch.arange(samples, device=device)
+    with evaluating(modules(denoiser)), contextlib.ExitStack() as stack:
+        stack.callback(source.finish)
+        if start is None:
+            initial = source.start(ids).to(device=device, dtype=dtype) * table.start
+        else:
+            initial = prepare.start_for(start, shape).to(device=device, dtype=dtype)
+        planned, words, sequential_seconds = 0.0, f"given: {solver.window}", None
+        if isinstance(solver.window, Auto):
+            planning = time.perf_counter()
+            costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial)
+            choice = choose(solver.window, costs, samples, table.nodes, solver.verify)
+            solver = dataclasses.replace(solver, window=choice.window)
+            words, sequential_seconds = choice.words, choice.sequential_seconds
+            planned = time.perf_counter() - planning
+            executor = Local(denoiser=denoiser, max_rows=executor.max_rows)
+        counter = Watch(samples, table.nodes, progress, callback)
+        stack.callback(counter.close)
+        method = wavefront if isinstance(solver.window, Wavefront) else sweep
+        solving = method(
+            table,
+            initial,
+            source,
+            solver,
+            variance=denoiser.variance,
+            keep=trajectory,
+            lead=2 if generator is not None else None,
+            observe=counter.see if callback is not None or progress else None,
+        )
+        outcome: Outcome = yield from pump(solving, executor)
+    synchronize(device)
+    stats = Stats(
+        rounds=max(outcome.rounds),
+        evaluations=executor.rows,
+        nodes=table.nodes,
+        sample_rounds=outcome.rounds,
+        seconds=time.perf_counter() - begin,
+        model_seconds=executor.seconds,
+        noise_seconds=source.seconds,
+        planning_seconds=planned,
+        window=outcome.window,
+        choice=words,
+        predicted_sequential_seconds=sequential_seconds,
+        rejected=outcome.rejected,
+    )
+    addressed = generator is None and noise is None
+    return Solution(
+        samples=outcome.samples,
+        status=outcome.status,
+        error=outcome.error if outcome.rejected is None else torch.where(outcome.error < torch.inf, 0.0, outcome.error),
+        stats=stats,
+        certifiable=outcome.certifiable and outcome.rejected is None,
+        certificate=_spent(outcome),
+        trajectory=outcome.trajectory,
+        recipe=Recipe(table=own, seed=(seed if isinstance(seed, int) else tuple(seed)) if addressed else None),
+    )
+
+
+def _spent(outcome: Outcome) -> Certificate | None:
+    """The certificate of a solve under a verdict, which has cost nothing; None if a sample did not converge."""
+    if outcome.nats is None or outcome.llr is None or set(outcome.status) != {Status.CONVERGED}:
+        return None
+    per_node = outcome.nats.T.contiguous()
+    return Certificate(nats=per_node.sum(0), per_node=per_node, llr=outcome.llr, samples=outcome.samples, evaluations=0)
