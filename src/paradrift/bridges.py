@@ -16,7 +16,8 @@ from paradrift.forms import Array, Form, convert
 from paradrift.kept import Kept, Part
 from paradrift.noise import Philox
 from paradrift.samplers import Exponential
-from paradrift.samplers.frozen import Bridge, Levels, bridge, recognise, step
+from paradrift.samplers.frozen import Bridge, bridge, recognise
+from paradrift.samplers.held import Levels, Step, step
 from paradrift.schedules import Schedule
 from paradrift.tableau import Tableau
 
@@ -54,6 +55,18 @@ class Grid:
         """Nats per log-SNR and squared difference of noise predictions."""
         square = self.sampler.stochasticity**2
         return (1 + square) ** 2 / (4 * square)
+
+    def maps(self, start: Levels, end: Levels) -> Step:
+        """The integrator's maps between some levels.
+
+        Args:
+            start: Levels at the starts.
+            end: Levels at the ends.
+
+        Returns:
+            The maps.
+        """
+        return step(self.sampler.form, self.sampler.stochasticity, self.schedule, start, end)
 
 
 def grid_of(opened: Kept) -> Grid:
@@ -119,7 +132,7 @@ def neighbouring(opened: Kept, grid: Grid, *, max_rows: int | None = None) -> tu
 
 def _held(part: Part, grid: Grid) -> Tensor:
     """The outputs held over each step, in the sampler's form, shape (N, S, D)."""
-    a, b, c = (_column(weight, part.z) for weight in step(grid.sampler, grid.schedule, grid.start, grid.end))
+    a, b, c = (_column(weight, part.z) for weight in grid.maps(grid.start, grid.end))
     count = grid.steps
     return (part.z[1 : count + 1] - a * part.z[:count] - c * part.xi[1 : count + 1]) / b
 
@@ -157,7 +170,7 @@ def _neighbouring(part: Part, grid: Grid) -> Tensor:
     outputs = _in_form(grid, outputs, states, _at(part.table, asked))
     _check_first(held[0] - outputs[0], grid)
     after = torch.cat([held[1:], outputs[1:]]) if noisy else torch.cat([held[1:], _following(part, grid)])
-    _, b, c = step(grid.sampler, grid.schedule, grid.start, grid.end)
+    _, b, c = grid.maps(grid.start, grid.end)
     weights = torch.from_numpy(b**2 / (4 * c**2)).to(held.device)[:, None]
     return weights * (after - held).square().sum(2)
 
@@ -205,7 +218,7 @@ def _in_form(grid: Grid, outputs: Tensor, states: Tensor, levels: Levels) -> Ten
 
 def _check_first(apart: Tensor, grid: Grid) -> None:
     first = [Levels(levels.alpha[:1], levels.sigma[:1]) for levels in (grid.start, grid.end)]
-    _, b, c = step(grid.sampler, grid.schedule, *first)
+    _, b, c = grid.maps(*first)
     off = float(apart.square().mean().sqrt() * abs(b[0]) / c[0])
     if not off <= _STRANGE:
         raise SpecError(

@@ -14,7 +14,8 @@ import torch
 import paradrift as pd
 from paradrift import discretisation
 from paradrift.forms import Form
-from paradrift.samplers.frozen import Levels, bridge, recognise, step
+from paradrift.samplers.frozen import bridge, recognise
+from paradrift.samplers.held import Levels, step
 
 MEAN, VALUE = 0.7, 0.4
 OU, LINEAR, EDM, FLOW = pd.OU(horizon=4.0), pd.Discrete.linear(1000), pd.EDM(0.02, 80.0), pd.Flow()
@@ -119,13 +120,16 @@ def test_a_step_is_the_samplers_own_and_may_be_cut_anywhere(schedule, form):
     times = GRIDS[schedule][:-1]
     table = sampler.tableau(schedule, times)
     start, end = Levels(table.alpha[:-1], table.sigma[:-1]), Levels(table.alpha[1:], table.sigma[1:])
-    whole = step(sampler, schedule, start, end)
+    whole = step(sampler.form, sampler.stochasticity, schedule, start, end)
     for name, found in zip("abc", (whole.a, whole.b, whole.c), strict=True):
         expected = table.band(name, 0 if name == "c" else 1)[1:]
         np.testing.assert_allclose(found, expected, rtol=1e-9)
     middle = schedule.time((np.log(start.alpha / start.sigma) + 2 * np.log(end.alpha / end.sigma)) / 3)
     between = Levels(schedule.alpha(middle), schedule.sigma(middle))
-    first, second = step(sampler, schedule, start, between), step(sampler, schedule, between, end)
+    first, second = (
+        step(sampler.form, sampler.stochasticity, schedule, start, between),
+        step(sampler.form, sampler.stochasticity, schedule, between, end),
+    )
     np.testing.assert_allclose(second.a * first.a, whole.a, rtol=1e-9)
     np.testing.assert_allclose(second.a * first.b + second.b, whole.b, rtol=1e-9)
     np.testing.assert_allclose((second.a * first.c) ** 2 + second.c**2, whole.c**2, rtol=1e-9)

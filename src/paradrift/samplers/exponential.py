@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from paradrift.errors import SpecError
 from paradrift.forms import Array, Form
-from paradrift.samplers.base import Levels, fraction, levels, one_step
+from paradrift.samplers.base import fraction, levels, one_step
+from paradrift.samplers.held import Levels, preserving, step
 from paradrift.schedules import Schedule
 from paradrift.tableau import Tableau
 
@@ -83,51 +82,15 @@ class Exponential:
             SpecError: if the schedule does not fit the form.
         """
         grid = levels(schedule, times)
-        square = self.stochasticity**2
-        if self.form is Form.DATA:
-            a = grid.decay * grid.ratio**square
-            b = grid.alpha[1:] * (1 - grid.ratio ** (1 + square))
-            return one_step(grid, self.form, a, b, grid.sigma[1:] * np.sqrt(1 - grid.ratio ** (2 * square)))
-        if grid.alpha[0] <= 0:
+        if self.form is not Form.DATA and grid.alpha[0] <= 0:
             raise SpecError(
                 f"expected signal at the first time to integrate in {self.form.value} form, found alpha = 0 at "
                 f"t={grid.t[0]}: start the grid later or use Form.DATA"
             )
-        growth = grid.alpha[1:] / grid.alpha[:-1]
-        if self.form is Form.RESIDUAL:
-            return self._residual(grid, 2 * np.log(growth))
-        relative = grid.sigma / grid.alpha
-        c = self.stochasticity * grid.alpha[1:] * relative[:-1] * np.sqrt(1 - grid.ratio**2)
-        if self.form is Form.NOISE:
-            return one_step(grid, self.form, growth, -(1 + square) * grid.alpha[1:] * -np.diff(relative), c)
-        return one_step(grid, self.form, growth, (1 + square) / 2 * grid.alpha[1:] * _score_weight(schedule, grid), c)
-
-    def _residual(self, grid: Levels, elapsed: Array) -> Tableau:
-        if not _preserving(grid):
+        start, end = Levels(grid.alpha[:-1], grid.sigma[:-1]), Levels(grid.alpha[1:], grid.sigma[1:])
+        if self.form is Form.RESIDUAL and not (preserving(start) and preserving(end)):
             raise SpecError(
                 "expected a variance-preserving schedule for the residual form, found alpha^2 + sigma^2 = "
                 f"{float(grid.alpha[0] ** 2 + grid.sigma[0] ** 2)} at the start: use another form"
             )
-        square = self.stochasticity**2
-        lost = -np.expm1(-square * elapsed / 2)
-        b = (1 + square) / square * lost if square > 0 else elapsed / 2
-        return one_step(grid, self.form, 1 - lost, b, np.sqrt(-np.expm1(-square * elapsed)))
-
-
-def _preserving(grid: Levels) -> bool:
-    return bool(np.all(np.abs(grid.alpha**2 + grid.sigma**2 - 1) < 1e-9))
-
-
-def _score_weight(schedule: Schedule, grid: Levels) -> Array:
-    """The integral of alpha over d(rho^2) per step, in closed form where it has one."""
-    if _preserving(grid):
-        return 2 * np.diff(-1 / grid.alpha)
-    if np.all(grid.alpha == 1):
-        return -np.diff(grid.sigma**2)
-    # Gauss-Legendre in w = log(1 + rho), smooth at rho = 0 and for rho -> infinity; 32 points reach 1e-14
-    ends = np.log1p(grid.sigma / grid.alpha)
-    points, weights = np.polynomial.legendre.leggauss(32)
-    half, middle = -np.diff(ends) / 2, (ends[:-1] + ends[1:]) / 2
-    relative = np.expm1(middle + half * points[:, None])
-    alpha = schedule.alpha(schedule.time(-np.log(relative)))
-    return half * (weights @ (alpha * 2 * relative * (1 + relative)))
+        return one_step(grid, self.form, *step(self.form, self.stochasticity, schedule, start, end))

@@ -23,36 +23,11 @@ import numpy as np
 from paradrift.errors import SpecError
 from paradrift.forms import Array, Form
 from paradrift.samplers.exponential import Exponential
+from paradrift.samplers.held import Levels, step
 from paradrift.schedules import Schedule
 from paradrift.tableau import Tableau
 
 _CLOSE = 1e-6  # relative: tables read from schedulers are float32
-
-
-class Levels(NamedTuple):
-    """Signal and noise levels of any shape.
-
-    Args:
-        alpha: Signal levels.
-        sigma: Noise levels.
-    """
-
-    alpha: Array
-    sigma: Array
-
-
-class Step(NamedTuple):
-    """The map ``x_s = a x_t + b f + c xi`` with f held fixed.
-
-    Args:
-        a: Weight of the state.
-        b: Weight of the held output, in the sampler's form.
-        c: Weight of the noise.
-    """
-
-    a: Array
-    b: Array
-    c: Array
 
 
 class Bridge(NamedTuple):
@@ -71,38 +46,6 @@ class Bridge(NamedTuple):
     fresh: Array
 
 
-def step(sampler: Exponential, schedule: Schedule, start: Levels, end: Levels) -> Step:
-    """The sampler's map between any levels; arrays broadcast against each other.
-
-    Args:
-        sampler: Its form and stochasticity.
-        schedule: The noise schedule, for the quadrature of the score form.
-        start: Levels at the start; signal may be zero in DATA form only.
-        end: Levels at the end, of more signal to noise.
-
-    Returns:
-        The maps.
-    """
-    square = sampler.stochasticity**2
-    growth_of = np.log(end.alpha)
-    with np.errstate(divide="ignore"):
-        fallen = np.log(start.alpha) + np.log(end.sigma) - growth_of - np.log(start.sigma)  # log ratio, <= 0
-    if sampler.form is Form.DATA:
-        a = end.sigma / start.sigma * np.exp(square * fallen)
-        b = end.alpha * -np.expm1((1 + square) * fallen)
-        return Step(a, b, end.sigma * np.sqrt(-np.expm1(2 * square * fallen)))
-    growth = end.alpha / start.alpha
-    if sampler.form is Form.RESIDUAL:
-        elapsed = 2 * np.log(growth)
-        lost = -np.expm1(-square * elapsed / 2)
-        return Step(1 - lost, (1 + square) / square * lost, np.sqrt(-np.expm1(-square * elapsed)))
-    before, after = start.sigma / start.alpha, end.sigma / end.alpha
-    c = sampler.stochasticity * end.alpha * before * np.sqrt(-np.expm1(2 * fallen))
-    if sampler.form is Form.NOISE:
-        return Step(growth, -(1 + square) * end.alpha * (before - after), c)
-    return Step(growth, (1 + square) / 2 * end.alpha * _score_weight(schedule, start, end), c)
-
-
 def bridge(sampler: Exponential, schedule: Schedule, start: Levels, between: Levels, end: Levels) -> Bridge:
     """The law of the state between the ends of a step; see the chapter.
 
@@ -116,7 +59,9 @@ def bridge(sampler: Exponential, schedule: Schedule, start: Levels, between: Lev
     Returns:
         The four weights; ``known**2 + fresh**2`` is the variance with only the start given.
     """
-    first, second = step(sampler, schedule, start, between), step(sampler, schedule, between, end)
+    first, second = (
+        step(sampler.form, sampler.stochasticity, schedule, *ends) for ends in ((start, between), (between, end))
+    )
     through = second.a * first.c
     whole = np.hypot(through, second.c)
     return Bridge(first.a, first.b, first.c * through / whole, first.c * second.c / whole)
@@ -170,20 +115,3 @@ def _stochasticity(table: Tableau, levels: Levels, form: Form) -> float:
                 square = (c * start.alpha / (end.alpha * start.sigma)) ** 2 / -np.expm1(2 * fallen)
         known = square[np.isfinite(square)]
         return float(np.sqrt(np.median(known))) if len(known) else float("nan")
-
-
-def _score_weight(schedule: Schedule, start: Levels, end: Levels) -> Array:
-    """The integral of alpha over d(rho^2), in closed form where it has one."""
-    if all(np.all(np.abs(part.alpha**2 + part.sigma**2 - 1) < 1e-9) for part in (start, end)):
-        return 2 * (1 / start.alpha - 1 / end.alpha)
-    if np.all(start.alpha == 1) and np.all(end.alpha == 1):
-        return start.sigma**2 - end.sigma**2
-    # Gauss-Legendre in log(1 + rho), as in the sampler
-    high, low = np.log1p(start.sigma / start.alpha), np.log1p(end.sigma / end.alpha)
-    points, weights = np.polynomial.legendre.leggauss(32)
-    half, middle = (high - low) / 2, (high + low) / 2
-    total = np.zeros_like(half)
-    for point, weight in zip(points, weights, strict=True):
-        relative = np.expm1(middle + half * point)
-        total += weight * schedule.alpha(schedule.time(-np.log(relative))) * 2 * relative * (1 + relative)
-    return half * total
