@@ -49,12 +49,20 @@ def plot(
     files: Annotated[list[Path], typer.Argument(help="Files of JSON lines that `bench` wrote.")],
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("out"),
 ) -> None:
-    """Draw measurements: rounds against error, and the error against the tolerance asked for."""
+    """Draw measurements: rounds against error, the error against the tolerance asked for, and the theory study."""
     from paradrift.bench import plots as pictures
-    from paradrift.bench import records
+    from paradrift.bench import records, theory_plots, theory_words
 
     found = [record for file in files for record in records.load(file)]
     choices.folder(out)
+    study = [record for record in found if "part" in record.extra]
+    for path in theory_plots.draw(out, study):
+        print(path)
+    if study:
+        print(theory_words.tables(study))
+        found = [record for record in found if "part" not in record.extra]
+        if not found:
+            return
     pictures.rounds(out / "rounds.png", found)
     print(out / "rounds.png")
     if any(record.tol and record.error_worst is not None for record in found):

@@ -25,6 +25,7 @@ METHODS = (
     "wavefront",
     "Picard, score form",
     "Picard, residual form",
+    "secant slopes",
     "Picard, score form, stop=KL",
     "default, stop=KL",
     "default, window M/4, stop=KL",
@@ -110,15 +111,17 @@ def fewest(setting: Setting, name: str) -> tuple[int, Outcome]:
     solver = solvers(setting)[name]
     assert not isinstance(solver, pd.Solver)
 
-    def fits(found: Outcome) -> bool:
-        return float(found.nats.mean()) <= SHARES["parallel"] * setting.nats
+    share, failed = SHARES["parallel"] * setting.nats, 0
+
+    def excess(found: Outcome) -> float:
+        return math.log(max(float(found.nats.mean()) / share, 1e-9))
 
     found = solve(setting, solver(guess))
-    if not fits(found):
-        while not fits(found):
-            guess, found = guess + 1, solve(setting, solver(guess + 1))
-        return guess, found
-    while guess > 1 and fits(fewer := solve(setting, solver(guess - 1))):
+    while excess(found) > 0:  # a sweep gains about a factor of 20 at the end, less before
+        failed, ahead = guess, excess(found) / 3
+        guess += max(1, int(ahead)) if ahead < 20 else 1
+        found = solve(setting, solver(guess))
+    while guess > failed + 1 and excess(fewer := solve(setting, solver(guess - 1))) <= 0:
         guess, found = guess - 1, fewer
     return guess, found
 
@@ -145,6 +148,7 @@ def solvers(setting: Setting) -> dict[str, pd.Solver | Callable[[int], pd.Solver
         "wavefront": lambda sweeps: pd.wavefront(blocks, sweeps),
         "Picard, score form": whole(Form.SCORE),
         "Picard, residual form": whole(Form.RESIDUAL),
+        "secant slopes": lambda sweeps: replace(pd.default(window=pd.Whole(), verify=0), stop=pd.Sweeps(sweeps)),
         "Picard, score form, stop=KL": replace(pd.piadm_sde(1, 1), stop=share),
         "default, stop=KL": replace(pd.default(window=pd.Whole()), stop=share),
         "default, window M/4, stop=KL": replace(pd.default(window=slide), stop=share),
