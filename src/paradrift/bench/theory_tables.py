@@ -3,7 +3,8 @@ r"""Transitions, blocks and certificates: three small tables on problems small e
 *Transitions*: sweeps of the whole chain until every row of every sample is within 1e-3 of the sequential path. Any
 transition has the same fixed point; the slope decides how soon it is reached.
 
-*Blocks*: the same rule, block after block, each from the end of the block before as its own sweeps left it.
+*Blocks*: block after block, until every row is within 1e-3 of where more sweeps of this block would bring it. Each
+starts where the sweeps of the block before have left it.
 
 *Certificates*: the sampled certificate beside the exact divergence of the Gaussian path laws.
 """
@@ -139,15 +140,17 @@ def _transition(steps: int, noise: float, name: str) -> Record:
 def _blocks(steps: int, blocks: int, name: str) -> Record:
     window, counts, work = pd.Blocks(blocks), (), 0
     edges = [steps * block // blocks for block in range(blocks + 1)]
-    for last in edges[1:]:
-        near, sweeps = False, 0
-        while not near:
+    for first, last in itertools.pairwise(edges):
+        left = (1,) * (blocks - 1 - len(counts))
+
+        def path(sweeps: int, counts: tuple[int, ...] = counts, left: tuple[int, ...] = left) -> torch.Tensor:
+            return _solved(steps, 1.0, _sweeping(name, window, (*counts, sweeps, *left)))[0]
+
+        settled, sweeps = path(last - first)[:, : last + 1], 1
+        while not bool(((path(sweeps)[:, : last + 1] - settled).abs() <= TOL).all()):
             sweeps += 1
-            tried = (*counts, sweeps, *(1,) * (blocks - 1 - len(counts)))
-            found, _ = _solved(steps, 1.0, _sweeping(name, window, tried))
-            near = bool(((found - _path(steps, 1.0)).abs()[:, : last + 1] <= TOL).all())
         counts = (*counts, sweeps)
-        work += sweeps * (last - edges[len(counts) - 1])
+        work += sweeps * (last - first)
     extra: dict[str, Plain] = {"blocks": blocks, "sweeps": " ".join(map(str, counts)), "points": -(-steps // blocks)}
     return _record("blocks", name, steps, 1.0, sum(counts), work * SAMPLES, extra)
 
