@@ -21,6 +21,38 @@ SOURCES = r"""
   note      = {arXiv:2305.16317. ParaDiGMS: the sliding window.}
 }
 
+@inproceedings{zhou2025parallel,
+  title     = {Parallel Simulation for Log-concave Sampling and Score-based Diffusion Models},
+  author    = {Zhou, Huanjian and Sugiyama, Masashi},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2025},
+  note      = {arXiv:2412.07435. The wavefront.}
+}
+
+@inproceedings{hu2025autospeculation,
+  title     = {Diffusion Models are Secretly Exchangeable: Parallelizing DDPMs via Autospeculation},
+  author    = {Hu, Hengyuan and Das, Aniket and Sadigh, Dorsa and Anari, Nima},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2025},
+  note      = {arXiv:2505.03983. Exact in law, drafts with a frozen prediction.}
+}
+
+@inproceedings{debortoli2025accelerated,
+  title     = {Accelerated Diffusion Models via Speculative Sampling},
+  author    = {De Bortoli, Valentin and Galashov, Alexandre and Gretton, Arthur and Doucet, Arnaud},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2025},
+  note      = {arXiv:2501.05370. Drafts verified by reflection coupling.}
+}
+
+@inproceedings{anari2024fast,
+  title     = {Fast Parallel Sampling under Isoperimetry},
+  author    = {Anari, Nima and Chewi, Sinho and Vuong, Thuy-Duong},
+  booktitle = {Conference on Learning Theory},
+  year      = {2024},
+  note      = {arXiv:2401.09016. Parallel Langevin dynamics.}
+}
+
 @inproceedings{ho2020denoising,
   title     = {Denoising Diffusion Probabilistic Models},
   author    = {Ho, Jonathan and Jain, Ajay and Abbeel, Pieter},
