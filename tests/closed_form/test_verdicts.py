@@ -343,6 +343,7 @@ def test_a_window_of_one_node_is_the_sequential_sampler_itself():
     [
         (dict(stop=pd.KL(0.1), sampler=pd.DDIM()), "found none in row 1"),
         (dict(exact=True, sampler=pd.DDIM()), "found none in row 1"),
+        (dict(stop=pd.KL(0.1), sampler=pd.Exponential(form=Form.DATA, stochasticity=0.0)), "found none in row 1"),
         (dict(stop=pd.KL(0.1), sampler=pd.Heun()), "found none in row"),
         (dict(exact=True, tol=0.1), "expected no stop= or tol= beside exact=True"),
         (dict(stop=pd.KL(0.1), tol=0.1), "expected either stop= or tol="),

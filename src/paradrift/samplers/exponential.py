@@ -51,6 +51,7 @@ class Exponential:
     Cost: N nodes for N steps, reach 1. Order 1.
 
     Example:
+        >>> import numpy as np
         >>> from paradrift.schedules import OU
         >>> table = Exponential().tableau(OU(), np.array([2.0, 1.0]))
         >>> round(float(table.a[1, 0]), 6), round(float(table.b[1, 0]), 6), round(float(table.c[1, 1] ** 2), 6)
