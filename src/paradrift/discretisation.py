@@ -44,7 +44,6 @@ above, with the paths of P); the estimates are ours.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +51,7 @@ from torch import Tensor
 
 from paradrift.bridges import Grid, bridged, grid_of, neighbouring
 from paradrift.denoisers import Denoiser
+from paradrift.divergence import Nats
 from paradrift.errors import SpecError
 from paradrift.kept import certifiable, kept
 from paradrift.noise import Noise
@@ -61,7 +61,7 @@ from paradrift.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Divergence:
+class Divergence(Nats):
     """The divergence of a sampler's law from the continuous dynamics of the same network.
 
     Args:
@@ -71,34 +71,14 @@ class Divergence:
         evaluations: Rows evaluated.
     """
 
-    nats: Tensor
     per_step: Tensor
     sampler: Exponential
     evaluations: int
 
-    @property
-    def mean(self) -> float:
-        """The divergence in nats, estimated by the mean over samples."""
-        return float(self.nats.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean, NaN for a single sample."""
-        count = len(self.nats)
-        return float(self.nats.std()) / math.sqrt(count) if count > 1 else math.nan
-
-    @property
-    def total_variation(self) -> float:
-        """Bound on the total variation distance by Pinsker's inequality, from the estimated mean; at most 1."""
-        return min(1.0, math.sqrt(self.mean / 2))
-
     def __str__(self) -> str:
-        count = len(self.nats)
-        spread = f" ± {self.standard_error:.2g}" if count > 1 else ""
         return (
-            f"KL(sampler || continuous) = {self.mean:.4g}{spread} nats over {count} sample{'s' * (count > 1)}, "
-            f"{self.sampler.form.value} form, stochasticity {self.sampler.stochasticity:.3g}, "
-            f"{self.evaluations} evaluations"
+            f"KL(sampler || continuous) = {self.words}, {self.sampler.form.value} form, stochasticity "
+            f"{self.sampler.stochasticity:.3g}, {self.evaluations} evaluations"
         )
 
 

@@ -9,7 +9,41 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Certificate:
+class Nats:
+    """A divergence, or a bound on one, estimated by the mean of what each sample contributes.
+
+    Args:
+        nats: Contribution of each sample, shape (S,), float64.
+    """
+
+    nats: Tensor
+
+    @property
+    def mean(self) -> float:
+        """The divergence in nats: the mean over samples."""
+        return float(self.nats.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean, NaN for a single sample."""
+        count = len(self.nats)
+        return float(self.nats.std()) / math.sqrt(count) if count > 1 else math.nan
+
+    @property
+    def total_variation(self) -> float:
+        """Bound on the total variation distance by Pinsker's inequality, from the estimated mean; at most 1."""
+        return min(1.0, math.sqrt(self.mean / 2))
+
+    @property
+    def words(self) -> str:
+        """The mean, its standard error, and over how many samples."""
+        count = len(self.nats)
+        spread = f" ± {self.standard_error:.2g}" if count > 1 else ""
+        return f"{self.mean:.4g}{spread} nats over {count} sample{'s' * (count > 1)}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Certificate(Nats):
     """The divergence of the parallel sampler's law from the sequential sampler's.
 
     Args:
@@ -24,32 +58,13 @@ class Certificate:
         evaluations: Rows evaluated for the certificate.
     """
 
-    nats: Tensor
     per_node: Tensor
     llr: Tensor
     samples: Tensor
     evaluations: int
 
-    @property
-    def mean(self) -> float:
-        """KL(parallel || sequential) in nats, estimated by the mean over samples."""
-        return float(self.nats.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean, NaN for a single sample."""
-        count = len(self.nats)
-        return float(self.nats.std()) / math.sqrt(count) if count > 1 else math.nan
-
-    @property
-    def total_variation(self) -> float:
-        """Bound on the total variation distance by Pinsker's inequality, from the estimated mean; at most 1."""
-        return min(1.0, math.sqrt(self.mean / 2))
-
     def __str__(self) -> str:
-        count = len(self.nats)
-        spread = f" ± {self.standard_error:.2g}" if count > 1 else ""
         return (
-            f"KL(parallel || sequential) = {self.mean:.4g}{spread} nats over {count} sample{'s' * (count > 1)}, "
-            f"total variation at most {self.total_variation:.2g}, {self.evaluations} evaluations"
+            f"KL(parallel || sequential) = {self.words}, total variation at most {self.total_variation:.2g}, "
+            f"{self.evaluations} evaluations"
         )

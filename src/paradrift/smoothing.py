@@ -24,11 +24,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from paradrift.divergence import Nats
 from paradrift.errors import SpecError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Smoothed:
+class Smoothed(Nats):
     """Bound on the divergence of two smoothed laws.
 
     Args:
@@ -36,24 +37,7 @@ class Smoothed:
         noise: Standard deviation of the noise, in units of the data's.
     """
 
-    nats: Tensor
     noise: float
-
-    @property
-    def mean(self) -> float:
-        """Bound on the divergence in nats, estimated by the mean over samples."""
-        return float(self.nats.mean())
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the mean, NaN for a single sample."""
-        count = len(self.nats)
-        return float(self.nats.std()) / math.sqrt(count) if count > 1 else math.nan
-
-    @property
-    def total_variation(self) -> float:
-        """Bound on the total variation distance by Pinsker's inequality, from the estimated mean; at most 1."""
-        return min(1.0, math.sqrt(self.mean / 2))
 
 
 def smoothed(error: Tensor, elements: int, noise: float) -> Smoothed:
