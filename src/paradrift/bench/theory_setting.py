@@ -19,6 +19,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 import paradrift as pd
 from paradrift import discretisation
@@ -43,6 +44,36 @@ def product(schedule: pd.OU, tilt: float = 0.0) -> Product:
     """
     away = math.sqrt(0.8)
     return Product(weights=(0.5, 0.5), means=(-away, away), variances=(0.2, 0.2), schedule=schedule, tilt=tilt)
+
+
+def flow(schedule: pd.OU, start: Tensor) -> Tensor:
+    """Where the exact probability-flow ODE takes each coordinate: one dimension is monotone and keeps its mass.
+
+    Args:
+        schedule: The schedule, from first to last.
+        start: States at its first time, any shape, float64.
+
+    Returns:
+        States at its last time: the points below which p_last has the mass that p_first has below the start.
+    """
+    model = product(schedule)
+
+    def below(x: Tensor, t: float) -> Tensor:
+        alpha, noise = float(schedule.alpha(t)), float(schedule.sigma(t)) ** 2
+        parts = zip(model.weights, model.means, model.variances, strict=True)
+        return sum(
+            (w * torch.special.ndtr((x - alpha * m) / math.sqrt(alpha**2 * v + noise)) for w, m, v in parts),
+            torch.zeros_like(x),
+        )
+
+    side = start.sign()  # symmetric data: the lower tail keeps all digits
+    mass = below(-start.abs(), schedule.first)
+    low, high = torch.full_like(start, -20.0), torch.zeros_like(start)
+    for _ in range(60):
+        middle = (low + high) / 2
+        short = below(middle, schedule.last) < mass
+        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+    return -side * high
 
 
 @functools.cache
