@@ -300,6 +300,49 @@ def test_drafts_fall_as_often_as_the_total_variation_between_them_and_the_truth(
     assert float(fell.double().mean()) == pytest.approx(chance, abs=4 * error)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("stop", [pd.KL(0.1), pd.Exact(3)])
+def test_chains_of_a_step_or_two_are_the_sequential_ones_where_nothing_was_drafted(steps, stop):
+    common = dict(sampler=pd.DDPM(), steps=steps, dtype=torch.float64, seed=3)
+    found = pd.sample(MIXTURE, (4, 2), stop=stop, window=pd.Sliding(4), **common)
+    assert found.converged
+    assert found.stats.rounds <= steps
+    if steps == 1:
+        assert torch.equal(found.samples, pd.sample(MIXTURE, (4, 2), solver=pd.sequential(), **common).samples)
+
+
+@pytest.mark.parametrize("wish", [dict(stop=pd.KL(0.1)), dict(exact=True)])
+@pytest.mark.parametrize("several", [True, False])
+def test_verdicts_leave_generators_where_the_sequential_loop_does(wish, several):
+    def generators():
+        made = [torch.Generator().manual_seed(seed) for seed in range(3)]
+        return made if several else made[0]
+
+    mine, theirs = generators(), generators()
+    common = dict(sampler=pd.DDPM(), steps=20)
+    found = pd.sample(MIXTURE, (3, 2), generator=mine, window=pd.Sliding(6), **common, **wish)
+    pd.sample(MIXTURE, (3, 2), generator=theirs, solver=pd.sequential(), **common)
+    states = [[g.get_state() for g in (gs if several else [gs])] for gs in (mine, theirs)]
+    assert found.converged
+    assert found.certificate.mean <= 0.1
+    assert all(torch.equal(*pair) for pair in zip(*states, strict=True))
+
+
+@pytest.mark.slow
+def test_autospeculation_gains_at_least_the_cube_root_that_is_published_and_secants_far_more():
+    """Mean rounds of four samples in 64 dimensions, windows of the whole chain: 125 steps and 1000."""
+    means = torch.randn(3, 64, generator=torch.Generator().manual_seed(0)).double()
+    model = pd.GaussianMixture([0.5, 0.3, 0.2], means, 0.05, pd.Discrete.linear(1000))
+    secants = pd.Solver(window=pd.Whole(), slopes=pd.Secant(), guess=pd.Coast(), stop=pd.Exact())
+    rounds = {
+        (name, steps): np.mean(pd.sample(model, (4, 64), steps=steps, solver=solver).stats.sample_rounds)
+        for steps in (125, 1000)
+        for name, solver in (("frozen", pd.autospeculative(steps)), ("secants", secants))
+    }
+    assert 1000 / rounds["frozen", 1000] > 8 ** (1 / 3) * 125 / rounds["frozen", 125]
+    assert rounds["secants", 1000] < 2 * rounds["secants", 125] < rounds["frozen", 1000]
+
+
 def test_exact_answers_do_not_depend_on_batch_mates_and_repeat():
     common = dict(sampler=pd.DDPM(), steps=30, dtype=torch.float64, exact=True, window=pd.Sliding(8))
     three = pd.sample(MIXTURE, (3, 2), seed=[7, 8, 9], **common)

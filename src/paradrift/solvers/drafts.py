@@ -110,7 +110,7 @@ def _shifts(state: State, here: Here, predicted: Tensor, inside: slice) -> tuple
     drift = torch.zeros_like(state.z[inside])
     for lag, weight in here.b.items():
         drift += weight[inside] * off[inside.start - lag : inside.stop - lag]
-    own = here.c[0][inside]
+    own = here.c[0][inside] if 0 in here.c else torch.zeros_like(drift[..., :1])  # a single step has no noise
     pair = torch.stack([drift, state.noise[inside]])
     for index in range(pair.shape[1]):
         for lag, weight in here.c.items():
@@ -118,7 +118,7 @@ def _shifts(state: State, here: Here, predicted: Tensor, inside: slice) -> tuple
                 pair[:, index] -= weight[inside][index] * pair[:, index - lag]
         if len(here.c) > 1:
             pair[:, index] = torch.where(pair[:, index] == 0, 0.0, pair[:, index] / own[index])
-    if len(here.c) == 1:
+    if len(here.c) <= 1:
         pair = torch.where(pair == 0, 0.0, pair / own)
     return pair[0], pair[1]
 
