@@ -55,8 +55,6 @@ def continue_references(state: State, here: Here, history: int, first: int, meas
     positions = torch.arange(len(state.known), device=state.front.device)[:, None]
     # A later node may be known where an evaluation failed in between: looking at it would not be causal.
     last = torch.where(state.known, positions, -1).cummax(0).values[first:]
-    if bool((last == last[:1]).all()):
-        last = last[:1]  # the usual case: one node for all that enter
     at = (last.clamp(min=0), torch.arange(last.shape[1], device=last.device).expand_as(last))
     f, ref, slope = state.f[at], state.ref[at], state.slope[at]
     late, old = here.levels(slice(first, None), slice(None), None), here.levels(*at, None)
