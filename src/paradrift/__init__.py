@@ -57,6 +57,9 @@ from paradrift.sample import iterate as iterate
 from paradrift.sample import sample as sample
 from paradrift.samplers import DDIM as DDIM
 from paradrift.samplers import DDPM as DDPM
+from paradrift.samplers import DEIS as DEIS
+from paradrift.samplers import AcceleratedODE as AcceleratedODE
+from paradrift.samplers import AcceleratedSDE as AcceleratedSDE
 from paradrift.samplers import Ancestral as Ancestral
 from paradrift.samplers import Corrected as Corrected
 from paradrift.samplers import DPMpp2M as DPMpp2M
@@ -70,6 +73,7 @@ from paradrift.samplers import Gridded as Gridded
 from paradrift.samplers import Heun as Heun
 from paradrift.samplers import Sampler as Sampler
 from paradrift.samplers import Underdamped as Underdamped
+from paradrift.samplers import UniPC as UniPC
 from paradrift.schedules import EDM as EDM
 from paradrift.schedules import OU as OU
 from paradrift.schedules import VE as VE

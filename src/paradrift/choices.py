@@ -31,6 +31,10 @@ class SamplerName(enum.StrEnum):
     DPMPP_2M = "dpmpp-2m"
     DPMPP_3M = "dpmpp-3m"
     DPMPP_SDE_2M = "dpmpp-sde-2m"
+    UNIPC = "unipc"
+    DEIS = "deis"
+    ACCELERATED_ODE = "accelerated-ode"
+    ACCELERATED_SDE = "accelerated-sde"
     EXPONENTIAL_SDE = "exponential-sde"
     EXPONENTIAL_ODE = "exponential-ode"
 
@@ -93,6 +97,14 @@ def sampler(name: SamplerName, solver: SolverName, blocks: int) -> pd.Sampler:
             return pd.DPMpp3M()
         case SamplerName.DPMPP_SDE_2M:
             return pd.DPMppSDE()
+        case SamplerName.UNIPC:
+            return pd.UniPC()
+        case SamplerName.DEIS:
+            return pd.DEIS()
+        case SamplerName.ACCELERATED_ODE:
+            return pd.AcceleratedODE()
+        case SamplerName.ACCELERATED_SDE:
+            return pd.AcceleratedSDE()
         case SamplerName.EXPONENTIAL_SDE:
             return pd.Exponential(stochasticity=1.0)
         case SamplerName.EXPONENTIAL_ODE:

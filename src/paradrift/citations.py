@@ -87,6 +87,31 @@ SOURCES = r"""
   note    = {DPM-Solver++ 2M, 3M and SDE-2M.}
 }
 
+@inproceedings{zhao2023unipc,
+  title     = {{UniPC}: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models},
+  author    = {Zhao, Wenliang and Bai, Lujia and Rao, Yongming and Zhou, Jie and Lu, Jiwen},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {36},
+  year      = {2023},
+  note      = {arXiv:2302.04867. UniPC.}
+}
+
+@inproceedings{zhang2023deis,
+  title     = {Fast Sampling of Diffusion Models with Exponential Integrator},
+  author    = {Zhang, Qinsheng and Chen, Yongxin},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2023},
+  note      = {arXiv:2204.13902. DEIS.}
+}
+
+@inproceedings{li2024accelerating,
+  title     = {Accelerating Convergence of Score-Based Diffusion Models, Provably},
+  author    = {Li, Gen and Huang, Yu and Efimov, Timofey and Wei, Yuting and Chi, Yuejie and Chen, Yuxin},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2024},
+  note      = {arXiv:2403.03852. Accelerated ODE and SDE samplers.}
+}
+
 @inproceedings{lipman2023flow,
   title     = {Flow Matching for Generative Modeling},
   author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},

@@ -5,7 +5,22 @@ import pytest
 
 from paradrift import grids
 from paradrift.forms import Form
-from paradrift.samplers import DDIM, DDPM, DPMpp2M, DPMpp3M, DPMppSDE, Euler, Exponential, FlowEuler, FlowHeun, Heun
+from paradrift.samplers import (
+    DDIM,
+    DDPM,
+    DEIS,
+    AcceleratedODE,
+    AcceleratedSDE,
+    DPMpp2M,
+    DPMpp3M,
+    DPMppSDE,
+    Euler,
+    Exponential,
+    FlowEuler,
+    FlowHeun,
+    Heun,
+    UniPC,
+)
 from paradrift.schedules import EDM, VE, VP, Flow
 
 LADDER = np.array([128, 181, 256, 362, 512])  # coarser ladders meet accidental zero crossings
@@ -20,6 +35,13 @@ def gentle(schedule, steps):
     step = (ends[1] - ends[0]) / (steps - 2)
     ladder = np.concatenate([[0, step**2, 2 * step**2], step * np.arange(1, steps - 1)])
     return schedule.time(ends[0] + ladder)
+
+
+def doubling(schedule, steps):
+    """Equal steps after many that double from almost nothing, so that no order is hidden by the start."""
+    step = 3.0 / steps
+    ladder = np.append(0.0, step * 2.0 ** np.arange(-20, 0))
+    return schedule.time(-2.0 + np.append(ladder, step * np.arange(1, steps + 1)))
 
 
 def uniform_snr(schedule, steps):
@@ -64,6 +86,18 @@ def order(values):
         (DPMpp3M(), VE(), gentle, 2),
         (DPMpp3M(curvature=2), VP(), gentle, 3),
         (DPMpp3M(curvature=2), VE(), gentle, 3),
+        (UniPC(), VP(), gentle, 2),  # its last step is of order one
+        (UniPC(lower_order_final=False), VP(), gentle, 3),
+        (UniPC(variant="bh1", lower_order_final=False), VE(), gentle, 3),
+        (UniPC(order=3, lower_order_final=False), VP(), gentle, 4),
+        (DEIS(order=0), VP(), uniform_snr, 1),
+        (DEIS(order=1), EDM(), uniform_snr, 2),
+        (DEIS(order=2), VP(), doubling, 3),
+        (DEIS(order=2, variable="time"), VP(), doubling, 3),
+        (DEIS(order=3), VP(), doubling, 4),
+        (DEIS(order=3, variable="rho"), VE(), doubling, 4),
+        (AcceleratedODE(), VP(), uniform_snr, 2),
+        (AcceleratedODE(), EDM(), uniform_snr, 2),
         (FlowEuler(), Flow(), grids.uniform, 1),
         (FlowHeun(), Flow(), grids.uniform, 2),
     ],
@@ -75,7 +109,8 @@ def test_order_of_the_flow(sampler, schedule, make, promised, law_of):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "promised"), [(DDPM(), 1), (Exponential(form=Form.DATA), 1), (DPMppSDE(), 2), (Exponential(), 1)]
+    ("sampler", "promised"),
+    [(DDPM(), 1), (Exponential(form=Form.DATA), 1), (DPMppSDE(), 2), (Exponential(), 1), (AcceleratedSDE(), 2)],
 )
 @pytest.mark.parametrize("schedule", [VP(), EDM()], ids=["VP", "EDM"])
 def test_weak_order_of_the_variance(sampler, promised, schedule, law_of):
@@ -101,3 +136,27 @@ def test_data_integrators_are_exact_on_polynomials_of_log_snr(sampler, degree):
         exact = np.exp(-1.6) * 0.3 * (weights @ (np.exp(nodes) * nodes**power))
         ours = table.b[-1, :-1] @ lam[:-1] ** power
         assert (abs(ours - exact) < 1e-12) == (power <= degree), (power, ours - exact)
+
+
+@pytest.mark.parametrize(("sampler", "power"), [(DDPM(), 2), (AcceleratedSDE(), 4)], ids=["DDPM", "accelerated"])
+def test_the_accelerated_law_converges_twice_as_fast(sampler, power, law_of):
+    """KL of the answer's law from the data's, Gaussian and in closed form, started from the exact law."""
+    found = []
+    for steps in LADDER:
+        times = gentle(VP(), steps)
+        table = sampler.tableau(VP(), times)
+        alpha, spread = table.alpha[[0, -1]], 2.5 * table.alpha[[0, -1]] ** 2 + table.sigma[[0, -1]] ** 2
+        law = law_of(table, 2.5, 0.7, (0.7 * alpha[0], spread[0]))
+        ratio, apart = law.var[-1] / spread[1], law.mean[-1] - 0.7 * alpha[1]
+        found.append((ratio - 1 - np.log1p(ratio - 1) + apart**2 / spread[1]) / 2)
+    assert order(found) == pytest.approx(power, abs=0.25)
+    if power == 4:
+        assert found[0] < 1e-6
+
+
+def test_the_variance_of_one_accelerated_step_is_the_formula_of_its_chapter(law_of):
+    table = AcceleratedSDE().tableau(EDM(), np.array([2.0, 1.5]))
+    spread, lost = 2.5 + 4.0, 4.0 - 2.25
+    law = law_of(table, 2.5, 0.7, (0.7, spread))
+    np.testing.assert_allclose(law.var[-1], spread - lost + lost**3 / (2 * spread**2), rtol=1e-13)
+    np.testing.assert_allclose(law.mean[-1], 0.7, rtol=1e-13)

@@ -11,6 +11,7 @@ from paradrift.forms import Form
 from paradrift.samplers import (
     DDIM,
     DDPM,
+    DEIS,
     Ancestral,
     DPMpp2M,
     DPMpp3M,
@@ -20,12 +21,13 @@ from paradrift.samplers import (
     FlowEuler,
     FlowHeun,
     Heun,
+    UniPC,
 )
 from paradrift.schedules import EDM, OU, VE, VP, Cosine, Discrete, Flow
 
 SCHEDULES = [VP(), Cosine(), OU(), VE(), EDM(), Flow(), Discrete.linear()]
 EVERYWHERE = [DDIM(), DDIM(eta=0.5), DDPM(), DDPM(variance="large"), Euler(), Ancestral(), DPMpp2M(), DPMpp3M()]
-EVERYWHERE += [DPMppSDE(), Exponential(form=Form.DATA, stochasticity=0.7)]
+EVERYWHERE += [DPMppSDE(), Exponential(form=Form.DATA, stochasticity=0.7), DEIS(), DEIS(variable="time"), UniPC()]
 
 
 def assert_same(one, other, tol=1e-12):
@@ -43,7 +45,7 @@ def test_tables_hold_on_every_schedule(sampler, schedule):
     assert np.array_equal(table.t, times)
     assert np.array_equal(table.alpha, schedule.alpha(times))
     assert np.array_equal(table.sigma, schedule.sigma(times))
-    assert table.reach == {DPMpp2M: 2, DPMppSDE: 2, DPMpp3M: 3}.get(type(sampler), 1)
+    assert table.reach == {DPMpp2M: 2, DPMppSDE: 2, DPMpp3M: 3, DEIS: 3, UniPC: 3}.get(type(sampler), 1)
     unit = isinstance(schedule, VP | Cosine | OU | Discrete | Flow)
     assert table.start == (1 if unit else schedule.sigma(schedule.first))
     # a clean point stays clean: where the data are one point x0, the mean of every row is alpha x0
@@ -54,6 +56,7 @@ def test_tables_hold_on_every_schedule(sampler, schedule):
 def test_every_sampler_is_checked_here():
     made = {type(s).__name__ for s in EVERYWHERE} | {"Heun", "FlowEuler", "FlowHeun"}
     elsewhere = {"Corrected", "Underdamped"}  # closed_form/test_corrector.py, on every schedule as well
+    elsewhere |= {"AcceleratedODE", "AcceleratedSDE"}  # test_alternatives.py, on every schedule too
     assert made == set(samplers.__all__) - {"Sampler", "Gridded"} - elsewhere
 
 

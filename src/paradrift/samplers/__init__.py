@@ -14,11 +14,13 @@ is :class:`DDIM` with :math:`a = \sqrt{\sigma_s^2 - c^2}/\sigma_t`; with c = 0 i
 
 from __future__ import annotations
 
+from paradrift.samplers.accelerated import AcceleratedODE, AcceleratedSDE
 from paradrift.samplers.ancestral import Ancestral
 from paradrift.samplers.base import Gridded, Sampler
 from paradrift.samplers.corrected import Corrected, Underdamped
 from paradrift.samplers.ddim import DDIM
 from paradrift.samplers.ddpm import DDPM
+from paradrift.samplers.deis import DEIS
 from paradrift.samplers.dpmpp_2m import DPMpp2M
 from paradrift.samplers.dpmpp_3m import DPMpp3M
 from paradrift.samplers.dpmpp_sde import DPMppSDE
@@ -27,10 +29,14 @@ from paradrift.samplers.exponential import Exponential
 from paradrift.samplers.flow_euler import FlowEuler
 from paradrift.samplers.flow_heun import FlowHeun
 from paradrift.samplers.heun import Heun
+from paradrift.samplers.unipc import UniPC
 
 __all__ = [
     "DDIM",
     "DDPM",
+    "DEIS",
+    "AcceleratedODE",
+    "AcceleratedSDE",
     "Ancestral",
     "Corrected",
     "DPMpp2M",
@@ -44,4 +50,5 @@ __all__ = [
     "Heun",
     "Sampler",
     "Underdamped",
+    "UniPC",
 ]
