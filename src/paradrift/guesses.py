@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -69,7 +69,7 @@ class Given:
         trajectory: All rows, shape (S, R, *shape), as :attr:`paradrift.Solution.trajectory` keeps them.
     """
 
-    trajectory: Tensor
+    trajectory: Tensor = field(repr=False)
 
     def states(self, samples: Tensor, rows: Tensor, last: Tensor) -> Tensor | None:
         """Rows of the trajectory.

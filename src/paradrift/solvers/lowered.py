@@ -166,7 +166,7 @@ def lower(
     ratio = np.zeros(table.rows) if table.sigma is None else table.sigma / alpha
     p, q = to_data(table)
     weights = [table.band(name, lag) for name, lags in zip("abc", table.lags, strict=True) for lag in lags]
-    levels = [alpha, ratio**2, p, q, alpha / q, slopes.prior(table), _posterior(table)]  # as Levels has them
+    levels = [alpha, ratio**2, p, q, alpha / q, slopes.prior(table), posterior(table)]  # as Levels has them
     fills = [*np.zeros(len(weights)), 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
     before = np.concatenate([[0], np.cumsum(table.evaluated)[:-1]])
     of_node = np.append(np.flatnonzero(table.evaluated), table.rows - 1)
@@ -190,8 +190,15 @@ def lower(
     )
 
 
-def _posterior(table: Tableau) -> Array:
-    """sigma_s sqrt(1 - r^2) with r = (alpha_t sigma_s) / (alpha_s sigma_t), for the step that leaves each row."""
+def posterior(table: Tableau) -> Array:
+    """The noise of DDPM: sigma_s sqrt(1 - r^2), r = (alpha_t sigma_s) / (alpha_s sigma_t).
+
+    Args:
+        table: The sampler's table.
+
+    Returns:
+        Standard deviation for the step that leaves each row, shape (R,); zero without a noise schedule.
+    """
     std = np.zeros(table.rows)
     if table.alpha is not None and table.sigma is not None:
         ahead = table.alpha[:-1] * table.sigma[1:]
