@@ -18,6 +18,7 @@ from paradrift.analytic import PointMass as PointMass
 from paradrift.audit import Audit as Audit
 from paradrift.audit import audit as audit
 from paradrift.certificate import Certificate as Certificate
+from paradrift.denoisers import GENIE as GENIE
 from paradrift.denoisers import Clipped as Clipped
 from paradrift.denoisers import Counted as Counted
 from paradrift.denoisers import Denoiser as Denoiser

@@ -112,6 +112,15 @@ SOURCES = r"""
   note      = {arXiv:2403.03852. Accelerated ODE and SDE samplers.}
 }
 
+@inproceedings{dockhorn2022genie,
+  title     = {{GENIE}: Higher-Order Denoising Diffusion Solvers},
+  author    = {Dockhorn, Tim and Vahdat, Arash and Kreis, Karsten},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {35},
+  year      = {2022},
+  note      = {arXiv:2210.05475. GENIE.}
+}
+
 @inproceedings{lipman2023flow,
   title     = {Flow Matching for Generative Modeling},
   author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},

@@ -18,8 +18,9 @@ from __future__ import annotations
 from paradrift.denoisers.base import Denoiser, column, levels, modules
 from paradrift.denoisers.clipping import Clipped
 from paradrift.denoisers.counting import Counted
+from paradrift.denoisers.genie import GENIE
 from paradrift.denoisers.guidance import Guided
 from paradrift.denoisers.reform import Reform
 from paradrift.denoisers.value import Value
 
-__all__ = ["Clipped", "Counted", "Denoiser", "Guided", "Reform", "Value", "column", "levels", "modules"]
+__all__ = ["GENIE", "Clipped", "Counted", "Denoiser", "Guided", "Reform", "Value", "column", "levels", "modules"]
