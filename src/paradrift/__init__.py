@@ -47,11 +47,13 @@ from paradrift.ode import odeint_solution as odeint_solution
 from paradrift.plans import Plan as Plan
 from paradrift.plans import plan as plan
 from paradrift.presets import autospeculative as autospeculative
+from paradrift.presets import chords as chords
 from paradrift.presets import default as default
 from paradrift.presets import paradigms as paradigms
 from paradrift.presets import piadm_ode as piadm_ode
 from paradrift.presets import piadm_sde as piadm_sde
 from paradrift.presets import sequential as sequential
+from paradrift.presets import srds as srds
 from paradrift.presets import wavefront as wavefront
 from paradrift.pretrained import pretrained as pretrained
 from paradrift.sample import iterate as iterate
@@ -92,6 +94,8 @@ from paradrift.solution import Round as Round
 from paradrift.solution import Solution as Solution
 from paradrift.solution import Stats as Stats
 from paradrift.solution import Status as Status
+from paradrift.solvers.chords import Chords as Chords
+from paradrift.solvers.parareal import Parareal as Parareal
 from paradrift.solvers.sweep import Solver as Solver
 from paradrift.stopping import LocalChange as LocalChange
 from paradrift.stopping import Sweeps as Sweeps

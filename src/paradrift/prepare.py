@@ -17,6 +17,7 @@ from paradrift.guesses import Guess
 from paradrift.noise import Buffered, Drawn, Given, Noise, Philox
 from paradrift.samplers import DDPM, Gridded, Sampler
 from paradrift.slopes import Secant, Slopes, Zero
+from paradrift.solvers.method import Method
 from paradrift.solvers.sweep import Solver
 from paradrift.stopping import Stop, Tolerance
 from paradrift.tableau import Tableau
@@ -73,6 +74,48 @@ def solver_for(
         stop=stop or base.stop,
         max_rounds=base.max_rounds if max_rounds is None else max_rounds,
     )
+
+
+def method_for(
+    solver: Solver | Method | None,
+    window: Window | None,
+    slopes: Slopes | None,
+    guess: Guess | None,
+    stop: Stop | Verdict | None,
+    tol: float | None,
+    max_rounds: int | None,
+    exact: int | Sequence[int] | None = None,
+) -> Solver | Method:
+    """The same for a method with choices of its own, too: it takes a budget, and nothing else.
+
+    Args:
+        solver: The base; None for the library's own.
+        window: Replaces the window, if given.
+        slopes: Replaces the slopes, if given.
+        guess: Replaces the guess, if given.
+        stop: Replaces the stop, if given.
+        tol: Short for a stop.
+        max_rounds: Replaces the budget, if given.
+        exact: The seed, where the answers are to be exact in law; None otherwise.
+
+    Returns:
+        The solver or the method.
+
+    Raises:
+        SpecError: if two of them contradict each other, or the base is neither a solver nor a method.
+    """
+    if solver is None or isinstance(solver, Solver):
+        return solver_for(solver, window, slopes, guess, stop, tol, max_rounds, exact)
+    if not isinstance(solver, Method):
+        raise SpecError(f"expected a solver such as default() or srds(), found {solver!r}")
+    given = dict(window=window, slopes=slopes, guess=guess, stop=stop, tol=tol, exact=exact)
+    named = [f"{name}=" for name, value in given.items() if value is not None]
+    if named:
+        raise SpecError(
+            f"expected no {', '.join(named)} beside {type(solver).__name__}, which has choices of its own: make them "
+            "there, as in srds(tol=...)"
+        )
+    return solver if max_rounds is None else solver.within(max_rounds)
 
 
 def check(denoiser: Denoiser, shape: tuple[int, ...], dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""Named methods: one line each, points of one product (window, slopes, guess, stop)."""
+"""Named methods: one line each, points of one product (window, slopes, guess, stop) and two of other kinds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from itertools import accumulate
 
 from paradrift.forms import Form
 from paradrift.guesses import Coast, Repeat
-from paradrift.samplers import Corrected
+from paradrift.samplers import Corrected, Sampler
 from paradrift.slopes import Increments, Secant, Zero
+from paradrift.solvers.chords import PUBLISHED, Chords
+from paradrift.solvers.parareal import Parareal
 from paradrift.solvers.sweep import Solver as Solver
 from paradrift.stopping import LocalChange, Sweeps, Tolerance
 from paradrift.verdicts import Exact
@@ -150,3 +152,46 @@ def autospeculative(window: int = 64, seed: int = 0) -> Solver:
     return Solver(
         window=Sliding(window), slopes=Zero(Form.DATA), guess=Coast(), stop=Exact(seed, refine=False), verify=0
     )
+
+
+def srds(
+    blocks: int | None = None, tol: float = DEFAULT_TOL, coarse: Sampler | None = None, iterations: int | None = None
+) -> Parareal:
+    """SRDS, which is parareal: a coarse sampler over blocks, put right by the fine one in all blocks at once.
+
+    Its tolerance is not the library's: it bounds the change of the answer in the last iteration, not an error. With
+    ``tol=0``, or after as many iterations as blocks, the answer is the sequential sampler's. For Algorithm 1 to the
+    letter, which waits for each iteration to end, take ``Parareal(pipelined=False)``.
+
+    Args:
+        blocks: B; None for the root of the number of nodes, as in the paper.
+        tol: Change of the answer in an iteration, rms over elements in units of sqrt(v0).
+        coarse: The coarse sampler, one step of it a block; None for the fine sampler with its output held, which for
+            DDIM, DDPM and Euler is one step of the same.
+        iterations: Most iterations.
+
+    Returns:
+        The method, for samplers that can be cut into blocks: one-step samplers and Heun, with noise or without.
+
+    Source: Selvam, Merchant, Ermon, NeurIPS 2024, arXiv 2412.08292; see :mod:`paradrift.solvers.parareal`.
+    """
+    return Parareal(blocks=blocks, coarse=coarse, tol=tol, iterations=iterations)
+
+
+def chords(starts: tuple[int, ...] = PUBLISHED, tol: float = DEFAULT_TOL, arrivals: int | None = None) -> Chords:
+    """CHORDS: cores that start at several steps at once, the faster put right by the slower.
+
+    Its tolerance is not the library's: it bounds the difference of the last two answers, not an error. The published
+    recommendation, to take the fastest core's answer (17 rounds of 50), is ``tol=0, arrivals=1``.
+
+    Args:
+        starts: Step at which each core starts; the published choice is for 50 steps and 8 rows a round.
+        tol: Difference of two answers, rms over elements in units of sqrt(v0).
+        arrivals: Cores whose arrival is waited for at most; None for all.
+
+    Returns:
+        The method, for deterministic one-step samplers.
+
+    Source: Han, Ye, Li, Xu, Zou, Ermon, ICCV 2025, arXiv 2507.15260; see :mod:`paradrift.solvers.chords`.
+    """
+    return Chords(starts=starts, tol=tol, arrivals=arrivals)

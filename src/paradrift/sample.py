@@ -21,6 +21,7 @@ from paradrift.prepare import Generators
 from paradrift.samplers import Gridded, Sampler
 from paradrift.slopes import Slopes
 from paradrift.solution import Round, Solution, Status
+from paradrift.solvers.method import Method
 from paradrift.solvers.sweep import Solver
 from paradrift.solving import rounds
 from paradrift.stopping import Stop
@@ -37,7 +38,7 @@ def sample(
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
     plan: Planned | None = None,
-    solver: Solver | None = None,
+    solver: Solver | Method | None = None,
     window: Window | None = None,
     slopes: Slopes | None = None,
     guess: Guess | None = None,
@@ -69,7 +70,7 @@ def sample(
         times: The grid itself, strictly decreasing model times, instead of ``steps``.
         plan: A plan from :func:`paradrift.plan`, instead of sampler, steps, times and solver.
         solver: The parallel method, :func:`paradrift.default` unless given. The next five arguments replace one of its
-            choices each.
+            choices each; methods of another kind (:func:`paradrift.srds`, :func:`paradrift.chords`) have their own.
         window: Which nodes are worked on; ``Auto()`` plans it from measured costs.
         slopes: How defects travel.
         guess: Where entering nodes start.
@@ -123,7 +124,7 @@ def sample(
         sampler=sampler,
         steps=steps,
         times=times,
-        solver=prepare.solver_for(solver, window, slopes, guess, stop, tol, max_rounds, own),
+        solver=prepare.method_for(solver, window, slopes, guess, stop, tol, max_rounds, own),
         seed=seed,
         generator=generator,
         noise=noise,
@@ -167,7 +168,7 @@ def iterate(  # noqa: DOC405
     sampler: Sampler | Gridded | Tableau | None = None,
     steps: int | None = None,
     times: Array | Sequence[float] | None = None,
-    solver: Solver | None = None,
+    solver: Solver | Method | None = None,
     seed: int | Sequence[int] = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",

@@ -21,7 +21,8 @@ from paradrift.prepare import Generators
 from paradrift.pump import Timed, evaluating, pump, synchronize
 from paradrift.samplers import Gridded, Sampler
 from paradrift.solution import Recipe, Round, Solution, Stats, Status
-from paradrift.solvers.base import Outcome
+from paradrift.solvers.base import Outcome, Solving
+from paradrift.solvers.method import Method, Problem
 from paradrift.solvers.sweep import Solver, sweep
 from paradrift.solvers.wavefront import wavefront
 from paradrift.tableau import Tableau
@@ -36,7 +37,7 @@ def rounds(  # noqa: DOC403, DOC405
     sampler: Sampler | Gridded | Tableau | None,
     steps: int | None,
     times: Array | Sequence[float] | None,
-    solver: Solver,
+    solver: Solver | Method,
     seed: int | Sequence[int],
     generator: Generators | None,
     noise: Noise | Tensor | None,
@@ -77,7 +78,10 @@ def rounds(  # noqa: DOC403, DOC405
     begin = time.perf_counter()
     prepare.check(denoiser, shape, dtype)
     own = prepare.own_table(denoiser, sampler, steps, times)
-    table, solver = prepare.table_for(denoiser, own, None, None, solver)
+    if isinstance(solver, Solver):
+        table, solver = prepare.table_for(denoiser, own, None, None, solver)
+    else:
+        table = prepare.in_form_of(denoiser, own)
     samples = shape[0]
     source = Timed(noise=prepare.noise_for(table, shape, seed, generator, noise, start, dtype, device))
     executor = Local(denoiser=denoiser, max_rows=max_rows)
@@ -88,8 +92,9 @@ def rounds(  # noqa: DOC403, DOC405
             initial = source.start(ids).to(device=device, dtype=dtype) * table.start
         else:
             initial = prepare.start_for(start, shape).to(device=device, dtype=dtype)
-        planned, words, sequential_seconds = 0.0, f"given: {solver.window}", None
-        if isinstance(solver.window, Auto):
+        chosen = solver.window if isinstance(solver, Solver) else solver
+        planned, words, sequential_seconds = 0.0, f"given: {chosen}", None
+        if isinstance(solver, Solver) and isinstance(solver.window, Auto):
             planning = time.perf_counter()
             costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial)
             choice = choose(solver.window, costs, samples, table.nodes, solver.verify)
@@ -99,17 +104,31 @@ def rounds(  # noqa: DOC403, DOC405
             executor = Local(denoiser=denoiser, max_rows=executor.max_rows)
         counter = Watch(samples, table.nodes, progress, callback)
         stack.callback(counter.close)
-        method = wavefront if isinstance(solver.window, Wavefront) else sweep
-        solving = method(
-            table,
-            initial,
-            source,
-            solver,
-            variance=denoiser.variance,
-            keep=trajectory,
-            lead=2 if generator is not None else None,
-            observe=counter.see if callback is not None or progress else None,
-        )
+        observe = counter.see if callback is not None or progress else None
+        if isinstance(solver, Solver):
+            method = wavefront if isinstance(solver.window, Wavefront) else sweep
+            solving: Solving = method(
+                table,
+                initial,
+                source,
+                solver,
+                variance=denoiser.variance,
+                keep=trajectory,
+                lead=2 if generator is not None else None,
+                observe=observe,
+            )
+        else:
+            problem = Problem(
+                own=own,
+                table=table,
+                schedule=denoiser.schedule,
+                start=initial,
+                noise=source,
+                variance=denoiser.variance,
+                keep=trajectory,
+                observe=observe,
+            )
+            solving = solver.solve(problem)
         outcome: Outcome = yield from pump(solving, executor)
     synchronize(device)
     stats = Stats(
