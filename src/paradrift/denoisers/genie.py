@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from paradrift.denoisers.base import Denoiser, Wrapper, column
 from paradrift.denoisers.reform import Reform
@@ -155,7 +156,8 @@ class GENIE(Wrapper):
             noise = column(p, x) * x + column(q, x) * self.denoiser(x, t, sample)
             flow = column(rate(above.alpha, below.alpha) / here.alpha, x) * x + column(here.alpha, x) * noise
             ticks = torch.from_numpy(rate(above.t, below.t)).to(t.device, t.dtype)
-            pushed = torch.func.jvp(lambda x, t: self.denoiser(x, t, sample), (x, t), (flow, ticks))
+            with sdpa_kernel(SDPBackend.MATH):  # fused attention has no forward-mode rule
+                pushed = torch.func.jvp(lambda x, t: self.denoiser(x, t, sample), (x, t), (flow, ticks))
             slope = column(p, x) * flow + column(q, x) * pushed[1]
             slope = slope + column(rate(p_up, p_down), x) * x + column(rate(q_up, q_down), x) * pushed[0]
         return noise, slope
