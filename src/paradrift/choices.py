@@ -48,6 +48,7 @@ class SolverName(enum.StrEnum):
     PIADM_ODE = "piadm-ode"
     PARADIGMS = "paradigms"
     WAVEFRONT = "wavefront"
+    PARATAA = "parataa"
 
 
 class Precision(enum.StrEnum):
@@ -167,7 +168,7 @@ def solver(
     span: str | None,
     blocks: int,
     sweeps: int,
-) -> pd.Solver:
+) -> pd.Solver | pd.FixedPoint:
     """The solver preset of a name.
 
     Args:
@@ -187,12 +188,15 @@ def solver(
     if name is SolverName.DEFAULT:
         base = pd.default(window=None if span is None else window(span))
         return dataclasses.replace(base, stop=settle or base.stop)
-    if name is SolverName.PARADIGMS:
+    if name in (SolverName.PARADIGMS, SolverName.PARATAA):
         if span is not None and not span.isdecimal():
-            raise SpecError(f"expected a width such as 64 as window of paradigms, found {span!r}")
+            raise SpecError(f"expected a width such as 64 as window of {name.value}, found {span!r}")
         if isinstance(settle, pd.KL | pd.Exact):
-            raise SpecError("expected no --kl or --exact beside --solver paradigms, which has a rule of its own")
-        return pd.paradigms(window=64 if span is None else int(span), tol=0.1 if settle is None else settle.tol)
+            raise SpecError(f"expected no --kl or --exact beside --solver {name.value}, which has a rule of its own")
+        width, tol = None if span is None else int(span), None if settle is None else settle.tol
+        if name is SolverName.PARATAA:
+            return pd.parataa(window=width, tol=1e-3 if tol is None else tol, share=1e-3 if tol is None else tol)
+        return pd.paradigms(window=64 if width is None else width, tol=0.1 if tol is None else tol)
     if span is not None:
         raise SpecError(f"expected no --window beside --solver {name.value}, which has its own, found {span}")
     if settle is not None:

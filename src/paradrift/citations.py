@@ -121,6 +121,23 @@ SOURCES = r"""
   note      = {arXiv:2210.05475. GENIE.}
 }
 
+@inproceedings{tang2024accelerating,
+  title     = {Accelerating Parallel Sampling of Diffusion Models},
+  author    = {Tang, Zhiwei and Tang, Jiasheng and Luo, Hao and Wang, Fan and Chang, Tsung-Hui},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2024},
+  note      = {arXiv:2402.09970. ParaTAA: triangular Anderson acceleration.}
+}
+
+@inproceedings{pokle2022deep,
+  title     = {Deep Equilibrium Approaches to Diffusion Models},
+  author    = {Pokle, Ashwini and Geng, Zhengyang and Kolter, J. Zico},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {35},
+  year      = {2022},
+  note      = {arXiv:2210.12867. The whole chain as one fixed point, with Anderson's method.}
+}
+
 @inproceedings{lipman2023flow,
   title     = {Flow Matching for Generative Modeling},
   author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},

@@ -231,7 +231,7 @@ def sample(
 
     def run(
         name: str,
-        solver: pd.Solver,
+        solver: pd.Solver | pd.FixedPoint,
         screen: Console,
         *callbacks: report.Callback,
         keep: bool = False,

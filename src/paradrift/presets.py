@@ -1,19 +1,24 @@
-"""Named methods: one line each, points of one product (window, slopes, guess, stop) and two of other kinds."""
+"""Named methods: one line each, points of one product (window, slopes, guess, stop) and some of other kinds."""
 
 from __future__ import annotations
 
 from itertools import accumulate
 
+from torch import Tensor
+
 from paradrift.forms import Form
-from paradrift.guesses import Coast, Repeat
+from paradrift.guesses import Coast, Given, Repeat
 from paradrift.samplers import Corrected, Sampler
 from paradrift.slopes import Increments, Secant, Zero
 from paradrift.solvers.chords import PUBLISHED, Chords
+from paradrift.solvers.fixed_point import FixedPoint
 from paradrift.solvers.parareal import Parareal
+from paradrift.solvers.residuals import Residual
 from paradrift.solvers.sweep import Solver as Solver
+from paradrift.solvers.updates import Anderson, Relaxed, TriangularAnderson
 from paradrift.stopping import LocalChange, Sweeps, Tolerance
 from paradrift.verdicts import Exact
-from paradrift.windows import Auto, Blocks, Cut, Sliding, Wavefront, Window
+from paradrift.windows import Auto, Blocks, Cut, Sliding, Wavefront, Whole, Window
 
 DEFAULT_TOL = 1e-2
 
@@ -195,3 +200,73 @@ def chords(starts: tuple[int, ...] = PUBLISHED, tol: float = DEFAULT_TOL, arriva
     Source: Han, Ye, Li, Xu, Zou, Ermon, ICCV 2025, arXiv 2507.15260; see :mod:`paradrift.solvers.chords`.
     """
     return Chords(starts=starts, tol=tol, arrivals=arrivals)
+
+
+def parataa(
+    order: int = 20,
+    memory: int = 2,
+    window: int | None = None,
+    tol: float = 1e-3,
+    share: float = 1e-3,
+    start: Tensor | None = None,
+) -> FixedPoint:
+    """ParaTAA: triangular Anderson acceleration of the equations of order k, outputs frozen as noise.
+
+    Its tolerances are not the library's: they bound the defect of each row, not an error. Orders of 20 to 100 and
+    memories of 2 to 5 are recommended.
+
+    Args:
+        order: k, rows that an equation looks back.
+        memory: Iterates that are combined, the newest included.
+        window: Width of the sliding window; None for the whole chain.
+        tol: Largest defect of a settled row, rms over elements.
+        share: Largest defect in units of the noise of DDPM's step.
+        start: The trajectory of a similar sample with the same noises, shape (S, R, *shape), to begin from.
+
+    Returns:
+        The method.
+
+    Source: Tang et al. 2024, arXiv 2402.09970, Algorithm 1; see :mod:`paradrift.solvers.fixed_point` for the one
+    change, differences that begin with the first update.
+    """
+    return FixedPoint(
+        update=TriangularAnderson(memory, ridge=1e-3),
+        order=order,
+        form=Form.NOISE,
+        window=Whole() if window is None else Sliding(window),
+        stop=Residual(tol, share),
+        start=Repeat() if start is None else Given(start),
+    )
+
+
+def anderson(memory: int = 5, tol: float = 1e-3) -> FixedPoint:
+    """The whole chain as a fixed point with Anderson's method: one combination for all rows, so no certificate.
+
+    Rows are settled one by one here; the published code stops when the residual of all rows together is small, where
+    that of a late row may hide.
+
+    Args:
+        memory: Iterates that are combined, the newest included.
+        tol: Largest defect of a settled row, rms over elements.
+
+    Returns:
+        The method.
+
+    Source: Pokle, Geng and Kolter 2022, arXiv 2210.12867.
+    """
+    return FixedPoint(update=Anderson(memory, ridge=1e-4), form=Form.NOISE, stop=Residual(tol, 0.0))
+
+
+def relaxed(weight: float = 0.8, tol: float = 1e-3) -> FixedPoint:
+    """The relaxed fixed point: each iterate moves part of the way to the next one of Picard iteration.
+
+    Args:
+        weight: w in Y <- (1 - w) Y + w F(Y).
+        tol: Largest defect of a settled row, rms over elements.
+
+    Returns:
+        The method.
+
+    Source: the iteration is that of Krasnosel'skii and Mann; the method ParaFlow relaxes the same equations.
+    """
+    return FixedPoint(update=Relaxed(weight), form=Form.NOISE, stop=Residual(tol, 0.0))
