@@ -226,8 +226,9 @@ def parataa(
     Returns:
         The method.
 
-    Source: Tang et al. 2024, arXiv 2402.09970, Algorithm 1; see :mod:`paradrift.solvers.fixed_point` for the one
-    change, differences that begin with the first update.
+    Source: Tang et al. 2024, arXiv 2402.09970, Algorithm 1. What differs here: differences begin with a row's first
+    update, no row is settled before it, and steps after which residuals have grown are plain; see
+    :mod:`paradrift.solvers.fixed_point`.
     """
     return FixedPoint(
         update=TriangularAnderson(memory, ridge=1e-3),
