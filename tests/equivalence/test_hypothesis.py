@@ -46,6 +46,12 @@ SAMPLERS = [
     pd.Heun(churn=6.0, high=10.0),
     pd.FlowEuler(),
     pd.FlowHeun(),
+    pd.UniPC(),
+    pd.UniPC(order=3),
+    pd.DEIS(order=2),
+    pd.DEIS(order=3, variable="rho"),
+    pd.AcceleratedODE(),
+    pd.AcceleratedSDE(),
 ]
 WINDOWS = [pd.Whole(), *map(pd.Sliding, (1, 2, 3, 5, 9)), *map(pd.Blocks, (1, 2, 3, 5))]
 FORMS = [Form.DATA, Form.NOISE, Form.V, Form.FLOW, Form.SCORE, Form.RESIDUAL]
