@@ -48,14 +48,16 @@ def _settings(quick: bool) -> list[Setting]:
     cases = [
         (Form.SCORE, False, 1.0, 4096),
         (Form.RESIDUAL, True, 1.0, 4096),
+        (Form.RESIDUAL, False, 1.0, 16384),
         (Form.SCORE, True, 1.0, 256),
         (Form.SCORE, False, 0.1, 256),
         (Form.RESIDUAL, True, 0.1, 256),
+        (Form.RESIDUAL, False, 0.1, 1024),
     ]
     found = [
         Setting(dim=dim, nats=nats, form=form, careful=careful)
         for form, careful, nats, largest in cases
-        for dim in (16, 64, 256, 1024, 4096)
+        for dim in (16, 64, 256, 1024, 4096, 16384)
         if dim <= largest
     ]
     return sorted(found, key=lambda setting: setting.dim)
