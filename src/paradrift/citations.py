@@ -53,6 +53,23 @@ SOURCES = r"""
   note      = {arXiv:2401.09016. Parallel Langevin dynamics.}
 }
 
+@inproceedings{selvam2024self,
+  title     = {Self-Refining Diffusion Samplers: Enabling Parallelization via Parareal Iterations},
+  author    = {Selvam, Nikil Roashan and Merchant, Amil and Ermon, Stefano},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {37},
+  year      = {2024},
+  note      = {arXiv:2412.08292. SRDS.}
+}
+
+@inproceedings{han2025chords,
+  title     = {{CHORDS}: Diffusion Sampling Accelerator with Multi-core Hierarchical {ODE} Solvers},
+  author    = {Han, Jiaqi and others},
+  booktitle = {International Conference on Computer Vision},
+  year      = {2025},
+  note      = {arXiv:2507.15260.}
+}
+
 @inproceedings{ho2020denoising,
   title     = {Denoising Diffusion Probabilistic Models},
   author    = {Ho, Jonathan and Jain, Ajay and Abbeel, Pieter},
