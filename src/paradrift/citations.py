@@ -64,7 +64,7 @@ SOURCES = r"""
 
 @inproceedings{han2025chords,
   title     = {{CHORDS}: Diffusion Sampling Accelerator with Multi-core Hierarchical {ODE} Solvers},
-  author    = {Han, Jiaqi and others},
+  author    = {Han, Jiaqi and Ye, Haotian and Li, Puheng and Xu, Minkai and Zou, James and Ermon, Stefano},
   booktitle = {International Conference on Computer Vision},
   year      = {2025},
   note      = {arXiv:2507.15260.}
