@@ -56,8 +56,27 @@ def regression(rows: int) -> Target:
     )
 
 
+def network(width: int) -> Target:
+    """A force with a network in it: minus the state, and a small push from two layers of random weights.
+
+    Args:
+        width: Of the hidden layers: one row has to read all weights, and so do many.
+
+    Returns:
+        The target; it is no gradient, as a learned score is none.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((DIMENSION, width), (width, width), (width, DIMENSION))
+    first, second, third = (torch.randn(m, n, generator=generator) / math.sqrt(m) for m, n in sizes)
+
+    def score(x: Tensor) -> Tensor:
+        return torch.tanh(torch.tanh(x @ first) @ second) @ third - x
+
+    return Target(name=f"network of width {width}", score=score, scale=1.0, steepest=2.0)
+
+
 def langevin(quick: bool) -> Iterator[Record]:
-    """Cheap and costly scores, one chain and eight, both dynamics, two windows: seconds against a plain loop.
+    """Cheap, costly and network scores, one chain and eight, both dynamics, two windows: seconds against a plain loop.
 
     Args:
         quick: 60 steps instead of 1000, and the cheap score only.
@@ -66,8 +85,7 @@ def langevin(quick: bool) -> Iterator[Record]:
         One record per case; effective draws a second stand in ``extra``.
     """
     steps = 60 if quick else 1000
-    for rows in (200,) if quick else (200, 20000):
-        target = regression(rows)
+    for target in (regression(200),) if quick else (regression(200), regression(20_000), network(4096)):
         for chains in (1, 8):
             for friction in (None, 2 * math.sqrt(target.steepest)):
                 step = 0.1 / target.steepest if friction is None else 0.2 / math.sqrt(target.steepest)
