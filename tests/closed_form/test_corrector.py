@@ -385,6 +385,7 @@ def test_the_digits_are_corrected():
     assert float(exact.samples.mean()) == pytest.approx(-0.74, abs=0.2)  # of the pictures it was trained on
 
 
+@pytest.mark.slow
 def test_the_command_runs_the_algorithm_with_its_corrector(tmp_path, capsys):
     words = ["sample", "--out", str(tmp_path), "--labels", "7", "--guidance", "1", "--steps", "12", "--json"]
     ours = ["--solver", "piadm-ode", "--sampler", "exponential-ode", "--blocks", "2", "--sweeps", "6"]

@@ -65,6 +65,7 @@ def test_the_flow_is_that_of_a_fine_grid():
     torch.testing.assert_close(gaps[0][moved] / gaps[1][moved], torch.full((6, 1), 2.0).double(), rtol=0.05, atol=0)
 
 
+@pytest.mark.slow
 def test_horizon_and_steps_are_the_fewest_that_fit():
     shortest, share = Setting(dim=64, nats=1.0).schedule.horizon, SHARES["truncation"] / 64
     assert max(truncation(shortest)) <= share < max(truncation(shortest - 1e-6))
@@ -145,6 +146,7 @@ def test_sampled_terms_have_the_theorems_shapes():
     assert large["SDE, paths"] / small["SDE, paths"] == pytest.approx(4, rel=0.1)
 
 
+@pytest.mark.slow
 def test_small_tables():
     found = [measured(point) for point in theory_tables.points(True)]
     by_method = {r.method: r.rounds_max for r in found if r.extra.get("stochasticity") == 1 and "blocks" not in r.extra}
@@ -157,6 +159,7 @@ def test_small_tables():
             assert off < 4 * record.extra["standard_error"] < 0.3 * record.extra["exact"]
 
 
+@pytest.mark.slow
 def test_pictures_and_tables(tmp_path):
     found = [*study((16, 64)), *(measured(p) for p in theory_terms.points(True) if "mixture" not in p[0])]
     found += [measured(p) for p in theory_ode.points((16, 64)) if "alone" in p[0]]
