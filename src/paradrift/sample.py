@@ -135,6 +135,7 @@ def sample(
         callback=callback,
         progress=progress,
         trajectory=trajectory or certify,
+        certify=certify,
     )
     with torch.inference_mode():
         while True:
@@ -220,6 +221,7 @@ def iterate(  # noqa: DOC405
         callback=seen.append,
         progress=False,
         trajectory=False,
+        certify=False,
     )
     solution: Solution | None = None
     while solution is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from paradrift import prepare
 from paradrift.denoisers import Denoiser, modules
+from paradrift.density import check_noise
 from paradrift.divergence import Certificate
 from paradrift.executors import Local
 from paradrift.forms import Array
@@ -48,6 +49,7 @@ def rounds(  # noqa: DOC403, DOC405
     callback: Callable[[Round], None] | None,
     progress: bool,
     trajectory: bool,
+    certify: bool,
 ) -> Generator[None, None, Solution]:
     """One solve, pausing after each round: what :func:`paradrift.sample` and :func:`paradrift.iterate` drive.
 
@@ -68,6 +70,7 @@ def rounds(  # noqa: DOC403, DOC405
         callback: Called after each round.
         progress: Whether to draw a progress line.
         trajectory: Whether to keep all rows.
+        certify: Whether a certificate will be asked for: what cannot have one is refused now, not after the solve.
 
     Yields:
         Nothing, once after each round.
@@ -78,6 +81,8 @@ def rounds(  # noqa: DOC403, DOC405
     begin = time.perf_counter()
     prepare.check(denoiser, shape, dtype)
     own = prepare.own_table(denoiser, sampler, steps, times)
+    if certify:
+        check_noise(own)
     if isinstance(solver, Solver):
         table, solver = prepare.table_for(denoiser, own, None, None, solver)
     else:

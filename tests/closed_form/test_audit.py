@@ -91,3 +91,10 @@ def test_a_file_of_another_model_is_left_to_python(tmp_path, capsys):
     assert "call paradrift.audit(solution, denoiser) with your own model" in capsys.readouterr().err
     again = pd.Solution.load(tmp_path / "mine.safetensors")
     assert torch.equal(pd.audit(again, MIXTURE).certificate.nats, pd.audit(solved(), MIXTURE).certificate.nats)
+
+
+def test_what_cannot_be_certified_is_refused_before_the_first_evaluation():
+    counted = pd.Counted(MIXTURE)
+    with pytest.raises(pd.SpecError, match="found none in row 1"):
+        pd.sample(counted, (2, 2), sampler=pd.DDIM(), steps=10, certify=True)
+    assert counted.calls == 0
