@@ -50,6 +50,7 @@ from paradrift.presets import anderson as anderson
 from paradrift.presets import autospeculative as autospeculative
 from paradrift.presets import chords as chords
 from paradrift.presets import default as default
+from paradrift.presets import newton as newton
 from paradrift.presets import paradigms as paradigms
 from paradrift.presets import parataa as parataa
 from paradrift.presets import piadm_ode as piadm_ode
@@ -99,6 +100,9 @@ from paradrift.solution import Stats as Stats
 from paradrift.solution import Status as Status
 from paradrift.solvers.chords import Chords as Chords
 from paradrift.solvers.fixed_point import FixedPoint as FixedPoint
+from paradrift.solvers.jacobians import Diagonal as Diagonal
+from paradrift.solvers.jacobians import Full as Full
+from paradrift.solvers.newton import Newton as Newton
 from paradrift.solvers.parareal import Parareal as Parareal
 from paradrift.solvers.residuals import Residual as Residual
 from paradrift.solvers.sweep import Solver as Solver

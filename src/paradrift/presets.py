@@ -12,6 +12,8 @@ from paradrift.samplers import Corrected, Sampler
 from paradrift.slopes import Increments, Secant, Zero
 from paradrift.solvers.chords import PUBLISHED, Chords
 from paradrift.solvers.fixed_point import FixedPoint
+from paradrift.solvers.jacobians import Diagonal, Jacobian
+from paradrift.solvers.newton import Newton
 from paradrift.solvers.parareal import Parareal
 from paradrift.solvers.residuals import Residual
 from paradrift.solvers.sweep import Solver as Solver
@@ -271,3 +273,30 @@ def relaxed(weight: float = 0.8, tol: float = 1e-3) -> FixedPoint:
     Source: the iteration is that of Krasnosel'skii and Mann; the method ParaFlow relaxes the same equations.
     """
     return FixedPoint(update=Relaxed(weight), form=Form.NOISE, stop=Residual(tol, 0.0))
+
+
+def newton(
+    jacobian: Jacobian | None = None, damping: float = 0.0, window: int | None = None, tol: float = 1e-3
+) -> Newton:
+    """Newton's method for the whole chain, known as DEER; with damping as ELK.
+
+    Each round costs two evaluations for every node and product, so rounds are dearer than those of other methods.
+
+    Args:
+        jacobian: ``Full()`` for states of few elements; None for a diagonal estimated with one probe.
+        damping: Levenberg's lambda; 0 for none. For one that fades take ``Newton(damping=..., fading=True)``.
+        window: Width of the sliding window; None for the whole chain.
+        tol: Largest defect of a settled row, rms over elements.
+
+    Returns:
+        The method, for models written in torch operations.
+
+    Source: Lim et al. 2024, arXiv 2309.12252; Gonzalez et al. 2024, arXiv 2407.19115; see
+    :mod:`paradrift.solvers.newton`.
+    """
+    return Newton(
+        jacobian=Diagonal() if jacobian is None else jacobian,
+        damping=damping,
+        window=Whole() if window is None else Sliding(window),
+        stop=Residual(tol, 0.0),
+    )

@@ -47,4 +47,5 @@ class Value:
         """
         # Functions that differentiate inside themselves (scores, Hamiltonians) need ordinary tensors.
         with torch.inference_mode(False), torch.no_grad():
-            return self.function(x.clone(), t.clone(), sample.clone()).detach()
+            values = self.function(x.clone(), t.clone(), sample.clone())
+            return values.detach() if values.requires_grad else values  # to detach also cuts forward derivatives

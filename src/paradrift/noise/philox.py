@@ -9,7 +9,7 @@ word  meaning
 0     block of four elements
 1     column + 1; the start is column -1
 2     sample
-3     0; 1 for the uniforms of a verdict
+3     0; 1 for the uniforms of a verdict; 2 for signs
 ====  =====================================
 
 Two words make two normals. With :math:`u = (w_0 + 1/2) 2^{-32}`, an angle :math:`\phi` uniform in

@@ -19,12 +19,17 @@ from paradrift.solution import Status
 class Request:
     """Rows to evaluate, all at once: one round.
 
+    The answer has one output for each row, shape (R, *shape). With K tangents it has shape (1 + K, R, *shape): first
+    the outputs :math:`f(x)`, then the products :math:`J v_k`, J the derivative of the output by the x that is given
+    here, at fixed times. A product costs about as much as an output, which it is computed with: K tangents count as
+    2 K evaluations of each row.
+
     Args:
         x: States, already scaled for the model, shape (R, *shape).
         t: Model times, shape (R,).
         sample: The sample that each row belongs to, shape (R,), int64.
         node: The table's row that each request row belongs to, shape (R,), int64.
-        tangent: Directions for Jacobian-vector products, shape (R, *shape), or None.
+        tangent: Directions v_k for Jacobian-vector products, K for each row, shape (K, R, *shape); or None.
         model: Which model answers, for solvers that use several.
     """
 

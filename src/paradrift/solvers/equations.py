@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,6 +34,75 @@ from paradrift.forms import Array
 from paradrift.tableau import Tableau
 
 Bands = dict[int, Tensor]
+
+
+class System(Protocol):
+    """The equations of a chain, and the step that they propose from what is wrong in each."""
+
+    @property
+    def a(self) -> Bands:
+        """Weights of earlier states by lag, each of shape (R, 1, 1)."""
+        ...
+
+    @property
+    def b(self) -> Bands:
+        """Weights of earlier outputs by lag."""
+        ...
+
+    @property
+    def c(self) -> Bands:
+        """Weights of noises by lag."""
+        ...
+
+    def values(self, z: Tensor, f: Tensor, noise: Tensor, first: int, end: int) -> Tensor:
+        """The right-hand sides of order 1.
+
+        Args:
+            z: States of all rows, shape (R, S, D).
+            f: Outputs of all rows.
+            noise: Noise terms of all rows.
+            first: First row wanted, at least 1.
+            end: First row not wanted.
+
+        Returns:
+            Shape (end - first, S, D).
+        """
+        ...
+
+    def residual(self, defect: Tensor, inside: Tensor, first: int) -> Tensor:
+        """The proposed change of each row.
+
+        Args:
+            defect: Defects of consecutive rows, zero where they do not count, shape (W, S, D).
+            inside: Which rows may move, shape (W, S), bool; the others stand still.
+            first: The first of these rows.
+
+        Returns:
+            Shape (W, S, D).
+        """
+        ...
+
+    def directions(self, row: Tensor, size: int) -> Tensor | None:
+        """Directions in which derivatives of the outputs are wanted.
+
+        Args:
+            row: Rows that are asked for, shape (K,), int64.
+            size: Elements of a state.
+
+        Returns:
+            Shape (P, K, size); None for none.
+        """
+        ...
+
+    def learn(self, where: tuple[Tensor, Tensor], directions: Tensor, products: Tensor) -> None:
+        """Take derivatives in.
+
+        Args:
+            where: Rows and samples that they belong to.
+            directions: What was asked for, shape (P, K, D).
+            products: The derivatives, of the same shape.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +177,12 @@ class Equations:
                     total[low - first :] += band[low:end] * source[low - lag : end - lag]
         return total
 
-    def residual(self, defect: Tensor, first: int) -> Tensor:
+    def residual(self, defect: Tensor, inside: Tensor, first: int) -> Tensor:
         """The residual of order k.
 
         Args:
             defect: Defects of consecutive rows, zero where they do not count, shape (W, S, D).
+            inside: Which rows may move, shape (W, S); those before them have no defects, those after are not looked at.
             first: The first of these rows.
 
         Returns:
@@ -123,6 +194,23 @@ class Equations:
             if one_more:
                 total = defect + _apply(self.once, total, first)
         return total
+
+    def directions(self, row: Tensor, size: int) -> None:
+        """None: outputs are enough.
+
+        Args:
+            row: Rows that are asked for, shape (K,).
+            size: Elements of a state.
+        """
+
+    def learn(self, where: tuple[Tensor, Tensor], directions: Tensor, products: Tensor) -> None:
+        """Nothing to learn.
+
+        Args:
+            where: Rows and samples.
+            directions: Shape (P, K, D).
+            products: Shape (P, K, D).
+        """
 
 
 def _apply(bands: Bands, values: Tensor, first: int) -> Tensor:

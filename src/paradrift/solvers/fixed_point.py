@@ -32,6 +32,7 @@ from paradrift.forms import Form
 from paradrift.guesses import Guess, Repeat
 from paradrift.solution import Round, Status
 from paradrift.solvers.base import Interrupted, Outcome, Solving
+from paradrift.solvers.equations import Equations
 from paradrift.solvers.iterate import Iterate
 from paradrift.solvers.method import Problem
 from paradrift.solvers.residuals import Residual
@@ -105,32 +106,50 @@ class FixedPoint:
             The outcome.
         """
         frozen = problem.own if self.form is None else problem.own.reform(self.form)
+        equations = Equations.of(problem.table, frozen, self.order, problem.start.dtype, problem.start.device)
         run = Iterate(
             problem.table,
-            frozen,
+            equations,
             problem.start,
             problem.noise,
             window=self.window,
-            order=self.order,
             update=self.update,
             guess=self.start,
             thresholds=self.stop.thresholds(problem.table),
             variance=problem.variance,
         )
-        rounds, ending = 0, Status.BUDGET_EXHAUSTED
-        try:
-            while bool(run.active.any()) and (self.max_rounds is None or rounds < self.max_rounds):
-                request, where = run.ask()
-                if request is not None:
-                    answer = yield request
-                    rounds += 1
-                    run.receive(where, answer)
-                run.advance()
-                if problem.observe is not None:
-                    problem.observe(_report(run, rounds))
-        except (Interrupted, KeyboardInterrupt):
-            ending = Status.INTERRUPTED
-        return _outcome(run, ending, self.update.causal, problem.keep)
+        return (yield from driven(run, problem, self.max_rounds, self.update.causal))
+
+
+def driven(run: Iterate, problem: Problem, max_rounds: int | None, causal: bool) -> Solving:  # noqa: DOC403
+    """Rounds of an iterate until every sample is settled.
+
+    Args:
+        run: The iterate.
+        problem: The chain.
+        max_rounds: Budget of rounds; None for no limit.
+        causal: Whether rows are moved by what rows up to them have done only.
+
+    Yields:
+        Requests, one a round; none for rounds in which no node has moved.
+
+    Returns:
+        The outcome.
+    """
+    rounds, ending = 0, Status.BUDGET_EXHAUSTED
+    try:
+        while bool(run.active.any()) and (max_rounds is None or rounds < max_rounds):
+            request, where = run.ask()
+            if request is not None:
+                answer = yield request
+                rounds += 1
+                run.receive(where, answer)
+            run.advance()
+            if problem.observe is not None:
+                problem.observe(_report(run, rounds))
+    except (Interrupted, KeyboardInterrupt):
+        ending = Status.INTERRUPTED
+    return _outcome(run, ending, causal, problem.keep)
 
 
 def _unit(run: Iterate) -> Tensor:

@@ -13,7 +13,7 @@ from paradrift.guesses import Guess
 from paradrift.noise import Noise
 from paradrift.slopes import to_data
 from paradrift.solvers.base import Request
-from paradrift.solvers.equations import Equations
+from paradrift.solvers.equations import System
 from paradrift.solvers.updates import Past, Update
 from paradrift.tableau import Tableau
 from paradrift.windows import Window
@@ -28,12 +28,11 @@ class Iterate:
     def __init__(
         self,
         table: Tableau,
-        frozen: Tableau,
+        equations: System,
         start: Tensor,
         noise: Noise,
         *,
         window: Window,
-        order: int | None,
         update: Update,
         guess: Guess,
         thresholds: Array,
@@ -43,7 +42,8 @@ class Iterate:
         self.variance, self.shape, self.last = variance, start.shape[1:], table.rows - 1
         flat, device = start.flatten(1), start.device
         rows, size = table.rows, len(flat)
-        self.equations = Equations.of(table, frozen, order, flat.dtype, device)
+        self.equations = equations
+        self.directions: Tensor | None = None  # of the last request
         self.start, self.samples = flat, torch.arange(size, device=device)
         self.row = torch.arange(rows, device=device)[:, None]
         self.node = torch.as_tensor(table.evaluated.copy(), device=device)
@@ -120,19 +120,26 @@ class Iterate:
         if not len(row):
             return None, (row, sample)
         self.rounds += self.active
-        self.evaluations += len(row)
+        self.directions = self.equations.directions(row, self.z.shape[-1])
+        self.evaluations += len(row) * (1 if self.directions is None else 2 * len(self.directions))
         self.widest = max(self.widest, int((self.before[self.limit] - self.before[self.front])[self.active].max()))
-        x = (self.z[row, sample] * self.scale[row][:, None]).unflatten(1, self.shape)
-        return Request(x=x, t=self.t[row], sample=sample, node=row), (row, sample)
+        scale = self.scale[row][:, None]
+        x = (self.z[row, sample] * scale).unflatten(1, self.shape)
+        tangent = None if self.directions is None else (self.directions * scale).unflatten(-1, self.shape)
+        return Request(x=x, t=self.t[row], sample=sample, node=row, tangent=tangent), (row, sample)
 
     def receive(self, where: tuple[Tensor, Tensor], answer: Tensor) -> None:
         """Take outputs in.
 
         Args:
             where: Rows and samples of the request.
-            answer: Model outputs, shape (K, *shape).
+            answer: Model outputs, shape (K, *shape), or outputs and products, as the request has it.
         """
-        outputs = answer.flatten(1).to(self.f)
+        if self.directions is None:
+            outputs = answer.flatten(1).to(self.f)
+        else:
+            outputs, *products = answer.flatten(2).to(self.f)
+            self.equations.learn(where, self.directions.to(self.f), torch.stack(products))
         good = torch.isfinite(outputs).all(1)
         self.f[where] = torch.where(good[:, None], outputs, 0.0)
         self.asked[where] = self.z[where]
@@ -168,7 +175,7 @@ class Iterate:
     def _move(self, inside: Tensor, defect: Tensor, first: int, end: int, old: Tensor) -> None:
         """Update the rows after the front, from the residuals of the rows after the anchor."""
         rows = slice(first, end)
-        residual = self.equations.residual(torch.where(inside[..., None], defect, 0.0), first)
+        residual = self.equations.residual(torch.where(inside[..., None], defect, 0.0), inside, first)
         residual = torch.where((inside & torch.isfinite(residual).all(-1))[..., None], residual, 0.0)
         if self.update.memory > 1:
             both = (inside & self.usable[rows])[..., None]
