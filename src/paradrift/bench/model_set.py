@@ -17,6 +17,11 @@ from torch import Tensor
 import paradrift as pd
 from paradrift.bench import problems
 from paradrift.bench.models import Model
+from paradrift.bench.networks import chains
+from paradrift.bench.networks import graph as graph_network
+from paradrift.bench.networks import plane as plane_network
+from paradrift.bench.networks import policy as policy_network
+from paradrift.bench.networks.kept import Recipe
 
 
 def nearest(centres: Tensor) -> Callable[[Tensor], Tensor]:
@@ -151,10 +156,92 @@ def rough() -> Model:
     )
 
 
+def plane(recipe: Recipe = plane_network.RECIPE) -> Model:
+    """Two dimensions, eighteen cells of a board, learned by a perceptron; a call costs next to nothing.
+
+    Args:
+        recipe: How the network is trained.
+
+    Returns:
+        The model, in the data form on EDM.
+    """
+
+    @functools.cache
+    def network() -> pd.Denoiser:
+        return plane_network.denoiser(plane_network.network(recipe))
+
+    return Model(
+        name="plane",
+        denoiser=lambda samples: network(),
+        shape=(2,),
+        ode=pd.Euler(),
+        sde=pd.Ancestral(),
+        classes=nearest(plane_network.centres()),
+    )
+
+
+def policy(recipe: Recipe = policy_network.RECIPE) -> Model:
+    """Sixteen waypoints past an obstacle, by a transformer of a million weights, every sample with its own observation.
+
+    Args:
+        recipe: How the network is trained.
+
+    Returns:
+        The model, clipped, on the cosine schedule; its classes are sides, of samples 0, 1, ... in order.
+    """
+
+    @functools.cache
+    def network() -> pd.Denoiser:
+        return policy_network.denoiser(policy_network.network(recipe))
+
+    return Model(
+        name="policy",
+        denoiser=lambda samples: network(),
+        shape=(policy_network.HORIZON, policy_network.ACTIONS),
+        ode=pd.DDIM(),
+        sde=pd.DDPM(),
+        classes=policy_network.classes,
+    )
+
+
+def graph(recipe: Recipe = graph_network.RECIPE) -> Model:
+    """Ten beads of a chain in space, by a thin equivariant network; classes are conformers.
+
+    Args:
+        recipe: How the network is trained.
+
+    Returns:
+        The model, on the cosine schedule.
+    """
+
+    @functools.cache
+    def network() -> pd.Denoiser:
+        return graph_network.denoiser(graph_network.network(recipe))
+
+    return Model(
+        name="graph",
+        denoiser=lambda samples: network(),
+        shape=(chains.BEADS, 3),
+        ode=pd.DDIM(),
+        sde=pd.DDPM(),
+        classes=chains.conformers,
+    )
+
+
 def model_set() -> tuple[Model, ...]:
     """All models, from exact ones to networks.
 
     Returns:
         The models; networks are trained, or read, when they are first asked for.
     """
-    return (gaussian(), mixture_64(), mixture_1024(), digits(), digits(2.0), rough())
+    return (
+        gaussian(),
+        mixture_64(),
+        mixture_1024(),
+        rough(),
+        plane(),
+        policy(),
+        graph(),
+        digits(),
+        digits(2.0),
+    )
