@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from paradrift.bench.calibration import calibration, oracle
+from paradrift.bench.compare_run import compare
 from paradrift.bench.coverage import coverage
 from paradrift.bench.engine import engine
 from paradrift.bench.headline import headline
@@ -27,6 +28,7 @@ SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
         "calibration": calibration,
         "coverage": coverage,
         "theory": theory,
+        "compare": compare,
     }
 )
 

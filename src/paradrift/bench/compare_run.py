@@ -1,0 +1,156 @@
+"""A comparison in progress: cells one after the other, each method up its ladder, what is done already left out."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from paradrift.bench import compare_seconds
+from paradrift.bench.compare import Case, cost, key, measure
+from paradrift.bench.compare_selection import Cell, evaluations, points, quick_cells, usual_cells
+from paradrift.bench.methods import Entry
+from paradrift.bench.model_set import model_set
+from paradrift.bench.models import Model
+from paradrift.bench.records import Record
+
+ENGINE = 2e-7  # seconds that solvers spend on an element of a row, about: for the estimate alone
+PARTS = ("curves", "seconds")
+
+Models = Mapping[str, Model]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One measurement, and how far the run is.
+
+    Args:
+        record: The measurement.
+        done: Cells done so far or begun, this one included.
+        total: Cells in all.
+        left: Estimated seconds left; None where nothing is known yet.
+    """
+
+    record: Record
+    done: int
+    total: int
+    left: float | None
+
+
+@functools.cache
+def everything() -> Models:
+    """The whole problem set.
+
+    Returns:
+        Models by name.
+    """
+    return {model.name: model for model in model_set()}
+
+
+def compare(quick: bool) -> Iterator[Record]:
+    """Every method on every model: rounds, seconds and memory against the error, then single samples for time.
+
+    Args:
+        quick: The exact models at a few steps: a check that all of it runs.
+
+    Yields:
+        One record for each point.
+    """
+    models = everything()
+    cells = quick_cells(tuple(models)) if quick else usual_cells(tuple(models))
+    for step in run(cells, models):
+        yield step.record
+
+
+def run(
+    cells: Sequence[Cell], models: Models, done: Iterable[Record] = (), parts: Sequence[str] = PARTS
+) -> Iterator[Step]:
+    """Measure cells: their curves, and then single samples of their problems for time.
+
+    Args:
+        cells: What to measure.
+        models: The models by name.
+        done: Measurements of an earlier run: they are not made again, and count where a ladder ends.
+        parts: "curves", "seconds" or both.
+
+    Yields:
+        One step for each new measurement.
+    """
+    known = {str(record.extra.get("key")): record for record in done}
+    if "curves" in parts:
+        yield from _curves(cells, models, known)
+    if "seconds" in parts:
+        problems = list(dict.fromkeys((cell.model, cell.kind, cell.steps) for cell in cells))
+        for index, (name, kind, steps) in enumerate(problems):
+            case = Case(model=models[name], kind=kind, steps=steps, samples=1)
+            for record in compare_seconds.race(case, list(known.values())):
+                yield Step(record=record, done=index + 1, total=len(problems), left=None)
+
+
+def _curves(cells: Sequence[Cell], models: Models, known: dict[str, Record]) -> Iterator[Step]:
+    weights = [weight(cell, models) for cell in cells]
+    cases: dict[tuple[str, str, int, int], Case] = {}
+    spent = weighed = 0.0
+    for index, cell in enumerate(cells):
+        begin, fresh = time.perf_counter(), False
+        address = (cell.model, cell.kind, cell.steps, cell.samples)
+        if address not in cases:
+            cases[address] = Case(model=models[cell.model], kind=cell.kind, steps=cell.steps, samples=cell.samples)
+        for entry in cell.entries():
+            for record in climb(cases[address], entry, cell, known):
+                fresh = True
+                left = sum(weights[index + 1 :]) * (spent / weighed if weighed else 1.0)
+                yield Step(record=record, done=index + 1, total=len(cells), left=left)
+        if fresh:
+            spent, weighed = spent + time.perf_counter() - begin, weighed + weights[index]
+
+
+def climb(case: Case, entry: Entry, cell: Cell, known: dict[str, Record]) -> Iterator[Record]:
+    """One method up its ladder, until its answers are accurate enough.
+
+    Args:
+        case: The problem.
+        entry: The method.
+        cell: Width, stride and floor.
+        known: Measurements by name; new ones are added.
+
+    Yields:
+        The new measurements.
+    """
+    if not entry.fits(case.problem, cell.width):
+        return
+    for knob in entry.ladder[:: cell.stride]:
+        name = key(case, entry, cell.width, knob)
+        if name not in known:
+            known[name] = measure(case, entry, cell.width, knob)
+            yield known[name]
+        error = known[name].error_median
+        if error is not None and error <= cell.floor:
+            return
+
+
+def weight(cell: Cell, models: Models) -> float:
+    """About what a cell costs on this machine, model and solver together.
+
+    Args:
+        cell: The cell.
+        models: The models by name.
+
+    Returns:
+        Seconds.
+    """
+    model = models[cell.model]
+    row = _row_seconds(model) + ENGINE * math.prod(model.shape)
+    return points(cell) * evaluations(cell) * row
+
+
+_rows: dict[str, float] = {}
+
+
+def _row_seconds(model: Model) -> float:
+    if model.name not in _rows:
+        case = Case(model=model, kind="ode", steps=10, samples=64)
+        _rows[model.name] = cost(case, 64, 3) / 64
+    return _rows[model.name]

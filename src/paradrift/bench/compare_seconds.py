@@ -1,0 +1,162 @@
+"""The second half of a comparison: the wall time of one sample, methods and the plain loop in turn.
+
+Every method runs as it would be used: ours by its defaults with a planned window, and once more at the tolerance that
+its own curve says is enough; rivals at the width and knob which, by their own curves and the measured cost of a call,
+are the fastest for the error asked for, without flips. The plain loop is the strongest sequential alternative; see
+:mod:`paradrift.bench.loop`.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+import paradrift as pd
+from paradrift.bench import loop
+from paradrift.bench.compare import Case, cost, flips
+from paradrift.bench.equal_error import latest
+from paradrift.bench.methods import CATALOGUE, table
+from paradrift.bench.records import Plain, Record
+from paradrift.report import distance
+from paradrift.solvers.method import Method
+
+TARGET = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Racer:
+    """A method as it runs for time.
+
+    Args:
+        name: Word for tables.
+        ours: Whether it is the library's own.
+        width: Its width in words.
+        knob: Its knob.
+        solver: The method.
+    """
+
+    name: str
+    ours: bool
+    width: str
+    knob: float
+    solver: pd.Solver | Method
+
+
+def racers(case: Case, done: Sequence[Record]) -> list[Racer]:
+    """The methods and how they run.
+
+    Args:
+        case: The problem.
+        done: Measurements of the comparison.
+
+    Returns:
+        Ours by its defaults, then every method that has reached the error on its own curve.
+    """
+    found = [Racer(name="default", ours=True, width="auto", knob=TARGET, solver=pd.default(TARGET))]
+    costs: dict[int, float] = {}
+    for entry in CATALOGUE:
+        best: tuple[float, Record] | None = None
+        for record in latest(done, "compare"):
+            where = (record.extra["model"], record.extra["kind"], record.steps, record.method)
+            if where != (case.model.name, case.kind, case.steps, entry.name) or record.error_median is None:
+                continue
+            if record.error_median > TARGET or record.extra["flips"] or record.extra["unconverged"]:
+                continue
+            rows = max(1, math.ceil(record.evaluations / record.samples / record.rounds_mean))
+            if rows not in costs:
+                costs[rows] = cost(case, rows, 3)
+            predicted = record.rounds_mean * costs[rows]
+            if best is None or predicted < best[0]:
+                best = predicted, record
+        if best is None:
+            continue
+        knob = float(best[1].extra["knob"] or 0)
+        width = None if best[1].window == "whole" else int(best[1].window)
+        if entry.planned is None:
+            solver = entry.make(knob, width, case.problem)
+            found.append(Racer(name=entry.name, ours=entry.ours, width=best[1].window, knob=knob, solver=solver))
+        else:
+            name = f"{entry.name}, tol {knob:g}"
+            found.append(Racer(name=name, ours=entry.ours, width="auto", knob=knob, solver=entry.planned(knob)))
+    return found
+
+
+def race(case: Case, done: Sequence[Record], repeats: int = 5) -> Iterator[Record]:
+    """Every method and the plain loop, in turn, seed by seed.
+
+    Args:
+        case: The problem, for one sample.
+        done: Measurements so far: methods that have run already are left out.
+        repeats: Seeds.
+
+    Yields:
+        One record for each method: medians over seeds. In ``extra``: the key; ``part``; ``speedup`` over the plain
+        loop, median, and ``speedup_least``; ``ceiling``, what rounds and the measured cost of a call allow; ``flips``.
+    """
+    names = {str(record.extra["key"]) for record in latest(done, "seconds")}
+    stem = f"seconds/{case.model.name}/{case.kind}/{case.steps}"
+    running = [racer for racer in racers(case, done) if f"{stem}/{racer.name}" not in names]
+    if not running:
+        return
+    own, problem = table(case.problem), case.problem
+    start = torch.randn(1, *problem.shape, dtype=problem.dtype) * own.start
+    plain = loop.prepared(case.denoiser, own, start)
+    plain(None)  # the first run of anything is slow
+    for racer in running:
+        case.solve(racer.solver)
+    times: list[float] = []
+    solved: dict[str, list[pd.Solution]] = {racer.name: [] for racer in running}
+    gaps: dict[str, list[float]] = {racer.name: [] for racer in running}
+    flipped = dict.fromkeys(solved, 0)
+    for seed in range(1, repeats + 1):
+        turn = Case(model=case.model, kind=case.kind, steps=case.steps, samples=1, seed=seed)
+        times.append(plain(None)[1])
+        for racer in running:
+            solution = turn.solve(racer.solver)
+            solved[racer.name].append(solution)
+            gaps[racer.name] += distance(solution.samples, turn.answer.samples, turn.denoiser.variance).tolist()
+            flipped[racer.name] += flips(turn, solution.samples) or 0
+    one = cost(case, 1)
+    for racer in running:
+        solutions = solved[racer.name]
+        seconds = [solution.stats.seconds for solution in solutions]
+        rounds = statistics.mean(solution.stats.rounds for solution in solutions)
+        rows = statistics.mean(solution.stats.evaluations / solution.stats.rounds for solution in solutions)
+        extra: dict[str, Plain] = {
+            "key": f"{stem}/{racer.name}",
+            "part": "seconds",
+            "model": case.model.name,
+            "kind": case.kind,
+            "nodes": own.nodes,
+            "knob": racer.knob,
+            "ours": racer.ours,
+            "repeats": repeats,
+            "speedup": statistics.median(times) / statistics.median(seconds),
+            "speedup_least": min(a / b for a, b in zip(times, seconds, strict=True)),
+            "ceiling": own.nodes * one / (rounds * cost(case, math.ceil(rows))),
+            "rows_per_round": rows,
+            "flips": None if case.model.classes is None else flipped[racer.name],
+            "choice": solutions[-1].stats.choice,
+        }
+        yield Record(
+            problem=case.model.name,
+            method=racer.name,
+            sampler=type(problem.sampler).__name__,
+            steps=case.steps,
+            window=racer.width,
+            tol=racer.knob if racer.ours else None,
+            samples=1,
+            rounds_mean=rounds,
+            rounds_max=max(solution.stats.rounds for solution in solutions),
+            evaluations=solutions[-1].stats.evaluations,
+            seconds=statistics.median(seconds),
+            sequential_seconds=statistics.median(times),
+            error_median=statistics.median(gaps[racer.name]),
+            error_worst=max(gaps[racer.name]),
+            engine_share=statistics.median(s.stats.engine_seconds / s.stats.seconds for s in solutions),
+            extra=extra,
+        )

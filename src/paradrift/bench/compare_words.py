@@ -1,0 +1,160 @@
+"""The comparison in tables, made from records alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from paradrift.bench.equal_error import TARGETS, Duel, Place, curves, duels, latest, mean_ratio, needs, ours
+from paradrift.bench.records import Record
+from paradrift.bench.theory_words import grid
+
+NEAR = 1.01  # rounds within a percent are a draw
+
+Table = Mapping[tuple[Place, float], Mapping[str, float]]
+
+
+def tables(records: Sequence[Record]) -> str:
+    """All tables, in Markdown.
+
+    Args:
+        records: Measurements of a comparison.
+
+    Returns:
+        The text.
+    """
+    found, mine = curves(records), ours(latest(records, "compare"))
+    parts: list[str] = []
+    for own in sorted(mine):
+        table = needs(found)
+        battles = duels(table, own, mine)
+        parts += ["**Ours in rounds over the best rival's, at equal error**", summary(battles, own)]
+        parts += ["**Rounds at equal error, ours and the best rival's**", rounds(table, battles, own)]
+        parts += ["**Where we lose**", losses(battles)]
+    parts += list(laws(records))
+    parts += list(seconds(records))
+    return "\n\n".join(parts) + "\n"
+
+
+def _error(target: float) -> str:
+    return f"{target:.0e}".replace("e-0", "e-")
+
+
+def summary(battles: Sequence[Duel], own: str) -> str:
+    """Geometric means of the ratios, for the README.
+
+    Args:
+        battles: Ours against the best rival everywhere.
+        own: Our method.
+
+    Returns:
+        A table: one row for each kind of sampler.
+    """
+    rows: list[list[str]] = []
+    for kind in ("ode", "sde"):
+        mine = [duel for duel in battles if duel.place.kind == kind]
+        if not mine:
+            continue
+        cells = [kind.upper(), str(len({duel.place for duel in mine}))]
+        for target in TARGETS:
+            here = [duel for duel in mine if duel.target == target]
+            lost = sum(duel.ratio > NEAR for duel in here)
+            cells.append(f"{mean_ratio(here) or 0:.2f} ({lost} lost)")
+        overall, worst = mean_ratio(mine) or 0.0, max(mine, key=lambda duel: duel.ratio)
+        rows.append([*cells, f"{overall:.2f}", f"{worst.ratio:.2f}"])
+    return grid([own, "places", *(f"error {_error(target)}" for target in TARGETS), "all errors", "worst"], rows)
+
+
+def rounds(table: Table, battles: Sequence[Duel], own: str) -> str:
+    """Rounds everywhere.
+
+    Args:
+        table: Rounds by place, error and method.
+        battles: Ours against the best rival everywhere.
+        own: Our method.
+
+    Returns:
+        A table: one row for each place, ours and the best rival's rounds at each error.
+    """
+    by_spot = {(duel.place, duel.target): duel for duel in battles}
+    rows: list[list[str]] = []
+    for where in dict.fromkeys(duel.place for duel in battles):
+        cells = [where.model, f"{where.kind.upper()} {where.steps}", where.width]
+        for target in TARGETS:
+            duel, row = by_spot[where, target], table[where, target]
+            mine = f"{row[own]:.1f}" if row[own] < math.inf else "—"
+            mine = f"**{mine}**" if duel.ratio < 1 / NEAR else mine
+            cells.append(f"{mine}, {duel.rival:.1f} {duel.best}")
+        rows.append(cells)
+    return grid(["model", "sampler", "rows", *(f"error {_error(target)}" for target in TARGETS)], rows)
+
+
+def losses(battles: Sequence[Duel]) -> str:
+    """Where a rival needs fewer rounds, the worst first.
+
+    Args:
+        battles: Ours against the best rival everywhere.
+
+    Returns:
+        A table, or a sentence if there is none.
+    """
+    lost = sorted((duel for duel in battles if duel.ratio > NEAR), key=lambda duel: -duel.ratio)
+    if not lost:
+        return "Nowhere."
+    rows = [
+        [
+            duel.place.model,
+            f"{duel.place.kind.upper()} {duel.place.steps}",
+            duel.place.width,
+            _error(duel.target),
+            f"{duel.ours:.1f}",
+            f"{duel.rival:.1f}, {duel.best}",
+            f"{duel.ratio:.2f}",
+        ]
+        for duel in lost
+    ]
+    return grid(["model", "sampler", "rows", "error", "ours", "best rival", "ratio"], rows)
+
+
+def laws(records: Sequence[Record]) -> Iterator[str]:
+    """Rounds of methods that are exact in law, which have no error to be equal at.
+
+    Args:
+        records: Measurements of a comparison.
+
+    Yields:
+        A title and a table, if there are any.
+    """
+    found = [record for record in latest(records, "compare") if record.extra.get("law")]
+    if not found:
+        return
+    yield "**Exact in law**"
+    rows = [[r.problem, f"SDE {r.steps}", r.window, r.method, f"{r.rounds_mean:.1f}", str(r.rounds_max)] for r in found]
+    yield grid(["model", "sampler", "rows", "method", "rounds, mean", "largest"], rows)
+
+
+def seconds(records: Sequence[Record]) -> Iterator[str]:
+    """Seconds of single samples.
+
+    Args:
+        records: Measurements of a comparison.
+
+    Yields:
+        A title and a table, if there are any.
+    """
+    found = latest(records, "seconds")
+    if not found:
+        return
+    yield "**Seconds of one sample against the plain loop**"
+    rows: list[list[str]] = []
+    for record in found:
+        speedup, least, ceiling = (float(record.extra[name] or 0) for name in ("speedup", "speedup_least", "ceiling"))
+        name = f"**{record.method}**" if record.extra["ours"] else record.method
+        flips = record.extra["flips"]
+        cells = [record.problem, f"{record.extra['kind']} {record.steps}".upper(), name, record.window]
+        cells += [f"{record.rounds_mean:.1f}", f"{1e3 * (record.sequential_seconds or 0):.0f}"]
+        cells += [f"{1e3 * record.seconds:.0f}", f"{speedup:.2f} ({least:.2f})", f"{ceiling:.2f}"]
+        cells += [f"{record.error_median or 0:.0e}", "" if flips is None else str(flips)]
+        rows.append(cells)
+    head = ["model", "sampler", "method", "rows", "rounds", "loop, ms", "parallel, ms", "times faster (least)"]
+    yield grid([*head, "ceiling", "error, median", "flips"], rows)
