@@ -113,6 +113,7 @@ from paradrift.solvers.updates import TriangularAnderson as TriangularAnderson
 from paradrift.stopping import LocalChange as LocalChange
 from paradrift.stopping import Sweeps as Sweeps
 from paradrift.stopping import Tolerance as Tolerance
+from paradrift.students import Student as Student
 from paradrift.tableau import Rows as Rows
 from paradrift.tableau import Tableau as Tableau
 from paradrift.verdicts import KL as KL

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Generator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paradrift import prepare
 from paradrift.denoisers import Denoiser, modules
 from paradrift.density import check_noise
 from paradrift.divergence import Certificate
-from paradrift.executors import Local
+from paradrift.executors import Local, Several
 from paradrift.forms import Array
 from paradrift.noise import Noise
 from paradrift.planner import choose, measure_costs
@@ -90,8 +90,12 @@ def rounds(  # noqa: DOC403, DOC405
     samples = shape[0]
     source = Timed(noise=prepare.noise_for(table, shape, seed, generator, noise, start, dtype, device))
     executor = Local(denoiser=denoiser, max_rows=max_rows)
+    students = solver.guess.models if isinstance(solver, Solver) else ()
     ids = torch.arange(samples, device=device)
-    with evaluating(modules(denoiser)), contextlib.ExitStack() as stack:
+    with (
+        evaluating([*modules(denoiser), *(part for student in students for part in _parts(student))]),
+        contextlib.ExitStack() as stack,
+    ):
         stack.callback(source.finish)
         if start is None:
             initial = source.start(ids).to(device=device, dtype=dtype) * table.start
@@ -134,15 +138,16 @@ def rounds(  # noqa: DOC403, DOC405
                 observe=observe,
             )
             solving = solver.solve(problem)
-        outcome: Outcome = yield from pump(solving, executor)
+        machine = Several(first=executor, others=students, max_rows=max_rows)
+        outcome: Outcome = yield from pump(solving, machine)
     synchronize(device)
     stats = Stats(
         rounds=max(outcome.rounds),
-        evaluations=executor.rows,
+        evaluations=machine.rows,
         nodes=table.nodes,
         sample_rounds=outcome.rounds,
         seconds=time.perf_counter() - begin,
-        model_seconds=executor.seconds,
+        model_seconds=machine.seconds,
         noise_seconds=source.seconds,
         planning_seconds=planned,
         window=outcome.window,
@@ -161,6 +166,11 @@ def rounds(  # noqa: DOC403, DOC405
         trajectory=outcome.trajectory,
         recipe=Recipe(table=own, seed=(seed if isinstance(seed, int) else tuple(seed)) if addressed else None),
     )
+
+
+def _parts(student: object) -> tuple[nn.Module, ...]:
+    """The torch modules of a student: itself, or those that it names."""
+    return (student,) if isinstance(student, nn.Module) else tuple(getattr(student, "modules", ()))
 
 
 def _spent(outcome: Outcome) -> Certificate | None:

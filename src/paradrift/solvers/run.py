@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from paradrift.guesses import Proposal
 from paradrift.noise import Noise
 from paradrift.solution import Status
 from paradrift.solvers.base import Request
@@ -13,6 +14,7 @@ from paradrift.solvers.ledger import Check, Ledger
 from paradrift.solvers.lowered import Lowered, lower
 from paradrift.solvers.march import march
 from paradrift.solvers.measure import Facts, measure
+from paradrift.solvers.proposals import adopt
 from paradrift.solvers.reading import last_rows, preview
 from paradrift.solvers.references import carry_slopes, continue_references
 from paradrift.solvers.solver import Solver
@@ -34,8 +36,9 @@ class Run:
         variance: float | None,
         keep: bool,
         lead: int | None,
+        proposal: Proposal | None = None,
     ) -> None:
-        self.solver, self.noise, self.variance = solver, noise, variance
+        self.solver, self.noise, self.variance, self.proposal = solver, noise, variance, proposal
         self.shape, self.nodes, self.last = start.shape[1:], table.nodes, table.rows - 1
         self.judging = isinstance(solver.stop, Verdict)
         self.verify = 0 if self.judging else solver.verify  # a verdict has measured every defect that it lets stand
@@ -278,6 +281,8 @@ class Run:
         if self.width > 1:  # a window of one node is never guessed
             secants, scheduled = self.solver.slopes.measured, self.table.scheduled
             continue_references(state, here, self.history, first - 1, secants, scheduled)
+            if self.proposal is not None:
+                adopt(state, here, self.proposal, self.active, first - 1, anchored=False)
         late = here.row[first:]
         new = self.positions >= entering
         fill = new[first:, :, None]
@@ -293,6 +298,8 @@ class Run:
         guessed = self.solver.guess.states(self.active, late.clamp(max=self.last), before)
         if guessed is None:
             march(state, here, first, end, None if together else entering)
+            if self.proposal is not None:
+                adopt(state, here, self.proposal, self.active, first - 1, anchored=True)
         else:
             state.z[first:] = torch.where(fill, guessed.to(state.z), state.z[first:])
         self.moved, self.marched = self.moved | new, torch.where(new, guessed is None, self.marched)

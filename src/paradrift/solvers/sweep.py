@@ -18,6 +18,7 @@ from torch import Tensor
 from paradrift.noise import Noise
 from paradrift.solution import Round, Status
 from paradrift.solvers.base import Interrupted, Solving
+from paradrift.solvers.proposals import Asked
 from paradrift.solvers.run import Run
 from paradrift.solvers.solver import Solver as Solver
 from paradrift.solvers.telling import outcome, report
@@ -55,11 +56,21 @@ def sweep(  # noqa: DOC403
     Returns:
         The outcome.
     """
-    run = Run(table, start, noise, solver, variance, keep, lead)
-    rounds = 0
-    ending = Status.BUDGET_EXHAUSTED
+    asked, proposal, ending = Asked(), None, Status.BUDGET_EXHAUSTED
     try:
-        while len(run.active) and (solver.max_rounds is None or rounds < solver.max_rounds):
+        proposal = yield from asked.proposal(table, start, noise, solver)
+    except (Interrupted, KeyboardInterrupt):
+        ending = Status.INTERRUPTED
+    run = Run(table, start, noise, solver, variance, keep, lead, proposal)
+    rounds = asked.rounds
+    run.ledger.rounds += rounds
+    run.evaluations += asked.evaluations
+    try:
+        while (
+            ending is Status.BUDGET_EXHAUSTED
+            and len(run.active)
+            and (solver.max_rounds is None or rounds < solver.max_rounds)
+        ):
             request, where, check = run.ask()
             if request is None:
                 outputs = run.state.z.new_zeros(0, run.state.z.shape[2])
