@@ -7,7 +7,7 @@ import torch
 
 import paradrift as pd
 from paradrift.bench import model_set
-from paradrift.bench.networks import chains, kept, plane, policy
+from paradrift.bench.networks import chains, judge, kept, plane, policy
 from paradrift.bench.networks import graph as graph_network
 from paradrift.bench.networks.kept import Recipe
 
@@ -183,6 +183,20 @@ def test_training_leaves_the_callers_random_numbers_threads_and_gradients_alone(
     assert torch.get_num_threads() == threads
     assert not net.training
     assert not any(weight.requires_grad for weight in net.parameters())
+
+
+def test_the_judge_learns_from_the_models_own_pictures():
+    net = judge.network(Recipe(steps=60, batch=10, rate=4e-3), 10)
+    with torch.inference_mode():
+        told = net(judge.pictures(10)).argmax(1)
+    assert int((told == torch.arange(10)).sum()) >= 8  # one of each digit, learned by heart
+
+
+@pytest.mark.slow
+def test_the_judge_agrees_with_the_labels_of_pictures_it_never_saw(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    fresh = judge.pictures(100, seed=12)
+    assert float((judge.classes(fresh) == torch.arange(100) % 10).double().mean()) >= 0.97
 
 
 def counting(calls):

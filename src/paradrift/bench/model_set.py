@@ -17,7 +17,7 @@ from torch import Tensor
 import paradrift as pd
 from paradrift.bench import problems
 from paradrift.bench.models import Model
-from paradrift.bench.networks import chains
+from paradrift.bench.networks import chains, judge
 from paradrift.bench.networks import graph as graph_network
 from paradrift.bench.networks import plane as plane_network
 from paradrift.bench.networks import policy as policy_network
@@ -113,7 +113,7 @@ def mixture_1024() -> Model:
 
 
 def digits(guidance: float | None = None) -> Model:
-    """The embedded transformer, labels 0 to 9 in turn.
+    """The embedded transformer, labels 0 to 9 in turn; classes are the digits that pictures came out as.
 
     Args:
         guidance: Scale of classifier-free guidance, or None.
@@ -132,6 +132,7 @@ def digits(guidance: float | None = None) -> Model:
         shape=(1, 28, 28),
         ode=pd.DDIM(),
         sde=pd.DDPM(),
+        classes=judge.classes,
     )
 
 

@@ -7,9 +7,10 @@ lie between i and j (:math:`e_{ij}`), so that predictions turn, shift and reflec
     m_{ij} = \phi(h_i + h_j, d_{ij}, e_{ij}), \qquad h_i \mathrel{+}= \psi\Big(\sum_j m_{ij}\Big), \qquad
     y_i \mathrel{+}= \sum_j w(m_{ij})\,\frac{x_i - x_j}{1 + d_{ij}}.
 
-They are the same in both directions, so a pair is one message, and sums over pairs are products with the signed and
-unsigned incidence matrices: no gathers. The centre of mass of the data is fixed; that of a state is noise alone, which
-is known exactly: the network predicts the noise of the rest,
+Distances are described by sixteen bumps, for a bond's length matters to a few hundredths. Messages are the same in
+both directions, so a pair is one message, and sums over pairs are products with the signed and unsigned incidence
+matrices: no gathers. The centre of mass of the data is fixed; that of a state is noise alone, which is known exactly:
+the network predicts the noise of the rest,
 
 .. math:: \epsilon = \frac{\sigma}{s^2} x + \frac{\alpha\sqrt v}{s} F(x / s, t), \qquad s^2 = \alpha^2 v + \sigma^2,
 
@@ -35,8 +36,9 @@ from paradrift.bench.networks import chains, kept, training
 from paradrift.bench.networks.chains import BEADS
 from paradrift.bench.networks.kept import Recipe
 
-RECIPE = Recipe(steps=4000, batch=128, rate=4e-3)
+RECIPE = Recipe(steps=3000, batch=64, rate=5e-3)
 SCHEDULE = pd.Discrete.cosine(1000)
+SHELLS, REACH = 16, 4.0  # bumps that a distance is described by, up to where, in units of the state's deviation
 
 
 @functools.cache
@@ -60,20 +62,20 @@ class Messages(nn.Module):
         super().__init__()
         self.node, self.distance, self.bonds = (
             nn.Linear(width, width),
-            nn.Linear(1, width, bias=False),
+            nn.Linear(SHELLS + 1, width, bias=False),
             nn.Embedding(BEADS, width),
         )
         self.message, self.weight = nn.Linear(width, width), nn.Linear(width, 1, bias=False)
         self.update = nn.Linear(2 * width, width)
 
     def forward(
-        self, hidden: Tensor, distance: Tensor, steps: Tensor, apart: Tensor, ends: Tensor
+        self, hidden: Tensor, shells: Tensor, steps: Tensor, apart: Tensor, ends: Tensor
     ) -> tuple[Tensor, Tensor]:
         """One layer.
 
         Args:
             hidden: Nodes, shape (R, 10, width).
-            distance: Of pairs, shape (R, 45, 1).
+            shells: Distances of pairs as bumps, shape (R, 45, 17).
             steps: Bonds between the two of each pair, shape (45,).
             apart: Displacements of pairs over 1 + distance, shape (R, 45, 3).
             ends: Which beads a pair has, shape (45, 10): ones.
@@ -81,7 +83,7 @@ class Messages(nn.Module):
         Returns:
             Nodes (R, 10, width), and pulls along pairs (R, 45, 3).
         """
-        both = ends @ self.node(hidden) + self.distance(distance) + self.bonds(steps)
+        both = ends @ self.node(hidden) + self.distance(shells) + self.bonds(steps)
         message = nn.functional.silu(self.message(nn.functional.silu(both)))
         heard = torch.cat([hidden, ends.T @ message], dim=2)
         return hidden + nn.functional.silu(self.update(heard)), self.weight(message) * apart
@@ -100,8 +102,9 @@ class GraphNet(nn.Module):
     ends: Tensor
     signs: Tensor
     steps: Tensor
+    shells: Tensor
 
-    def __init__(self, width: int = 16, depth: int = 5) -> None:
+    def __init__(self, width: int = 24, depth: int = 4) -> None:
         super().__init__()
         first, second = torch.triu_indices(BEADS, BEADS, 1)
         eye = torch.eye(BEADS)
@@ -112,6 +115,7 @@ class GraphNet(nn.Module):
             "ends": eye[first] + eye[second],
             "signs": eye[first] - eye[second],
             "steps": second - first,
+            "shells": torch.linspace(0, REACH, SHELLS),
         }.items():
             self.register_buffer(name, value, persistent=False)
         self.time, self.place = nn.Linear(32, width), nn.Embedding(BEADS, width)
@@ -139,9 +143,10 @@ class GraphNet(nn.Module):
         ends = torch.arange(BEADS, device=x.device)
         hidden = self.place(torch.minimum(ends, BEADS - 1 - ends)) + self.time(waves)[:, None]
         apart = apart / (1 + distance)
+        shells = torch.cat([distance, torch.exp(-(((distance - self.shells) * SHELLS / REACH) ** 2))], dim=2)
         pull = torch.zeros_like(apart)
         for layer in self.layers:
-            hidden, more = layer(hidden, distance, self.steps, apart, self.ends)
+            hidden, more = layer(hidden, shells, self.steps, apart, self.ends)
             pull = pull + more
         raw = self.signs.T @ pull + self.gain(waves)[:, None] * state
         return sigma / scale * state + alpha * variance() ** 0.5 / scale * raw + centre / sigma

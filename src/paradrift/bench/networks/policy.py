@@ -8,9 +8,9 @@ radius. A demonstration runs from start to goal on a line bent around the obstac
 
 and takes the shorter side more often. The same observation has demonstrations on both sides, which is why such
 policies are diffusion models: their mean would run into the obstacle. The network is a transformer over the sixteen
-waypoints and two tokens for time and observation, of the size of such policies, with the squared cosine schedule and
-noise prediction; data predictions are clipped to [-1, 1], as their schedulers do. A hundred steps are what such
-policies were trained with; this one has a thousand training times, so that finer grids exist too.
+waypoints, each told time and observation, of the size of such policies, with the squared cosine schedule and noise
+prediction; data predictions are clipped to [-1, 1], as their schedulers do. A hundred steps are what such policies were
+trained with; this one has a thousand training times, so that finer grids exist too.
 
 Source: Chi et al. 2023, Diffusion Policy, arXiv 2303.04137, sections 3 and 4; the data are made up.
 """
@@ -27,7 +27,7 @@ import paradrift as pd
 from paradrift.bench.networks import kept, training
 from paradrift.bench.networks.kept import Recipe
 
-RECIPE = Recipe(steps=1000, batch=32, rate=1e-3)
+RECIPE = Recipe(steps=1200, batch=32, rate=1e-3)
 HORIZON, ACTIONS, OBSERVED = 16, 2, 5
 BEND = 0.18  # width of the bend, in units of the way from start to goal
 EPISODES = 1024  # observations that samples are drawn for, in turn
@@ -152,7 +152,7 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Waypoints, time and observation as tokens.
+    """Waypoints as tokens, each told the time and the observation.
 
     Args:
         width: Of a token.
@@ -163,7 +163,7 @@ class Transformer(nn.Module):
     def __init__(self, width: int = 128, depth: int = 5, heads: int = 4) -> None:
         super().__init__()
         self.point, self.time, self.seen = nn.Linear(ACTIONS, width), nn.Linear(64, width), nn.Linear(OBSERVED, width)
-        self.place = nn.Embedding(HORIZON + 2, width)
+        self.place = nn.Embedding(HORIZON, width)
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(depth))
         self.norm, self.last = nn.LayerNorm(width), nn.Linear(width, ACTIONS)
 
@@ -179,11 +179,10 @@ class Transformer(nn.Module):
             Shape (R, 16, 2).
         """
         time = self.time(training.waves(t.to(x.dtype), 32, 1.0, 1e-3))
-        ahead = torch.stack([time, self.seen(3 * observation)], dim=1)
-        hidden = torch.cat([ahead, self.point(x)], dim=1) + self.place.weight
+        hidden = self.point(x) + self.place.weight + (time + self.seen(3 * observation))[:, None]
         for layer in self.layers:
             hidden = layer(hidden)
-        return self.last(self.norm(hidden[:, 2:]))
+        return self.last(self.norm(hidden))
 
 
 def network(recipe: Recipe = RECIPE) -> Transformer:
