@@ -52,6 +52,7 @@ from paradrift.presets import chords as chords
 from paradrift.presets import default as default
 from paradrift.presets import newton as newton
 from paradrift.presets import paradigms as paradigms
+from paradrift.presets import parasolver as parasolver
 from paradrift.presets import parataa as parataa
 from paradrift.presets import piadm_ode as piadm_ode
 from paradrift.presets import piadm_sde as piadm_sde
@@ -104,6 +105,7 @@ from paradrift.solvers.jacobians import Diagonal as Diagonal
 from paradrift.solvers.jacobians import Full as Full
 from paradrift.solvers.newton import Newton as Newton
 from paradrift.solvers.parareal import Parareal as Parareal
+from paradrift.solvers.preconditioning import Preconditioned as Preconditioned
 from paradrift.solvers.residuals import Residual as Residual
 from paradrift.solvers.sweep import Solver as Solver
 from paradrift.solvers.updates import Anderson as Anderson

@@ -11,6 +11,8 @@ import typer
 
 import paradrift as pd
 from paradrift.errors import SpecError
+from paradrift.solver_names import RIVALS, SolverName, rival
+from paradrift.solvers.method import Method
 from paradrift.windows import Window
 
 PI = (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)  # which classes are drawn when none are named
@@ -37,18 +39,6 @@ class SamplerName(enum.StrEnum):
     ACCELERATED_SDE = "accelerated-sde"
     EXPONENTIAL_SDE = "exponential-sde"
     EXPONENTIAL_ODE = "exponential-ode"
-
-
-class SolverName(enum.StrEnum):
-    """Solver presets."""
-
-    DEFAULT = "default"
-    SEQUENTIAL = "sequential"
-    PIADM_SDE = "piadm-sde"
-    PIADM_ODE = "piadm-ode"
-    PARADIGMS = "paradigms"
-    WAVEFRONT = "wavefront"
-    PARATAA = "parataa"
 
 
 class Precision(enum.StrEnum):
@@ -168,7 +158,7 @@ def solver(
     span: str | None,
     blocks: int,
     sweeps: int,
-) -> pd.Solver | pd.FixedPoint:
+) -> pd.Solver | Method:
     """The solver preset of a name.
 
     Args:
@@ -188,15 +178,8 @@ def solver(
     if name is SolverName.DEFAULT:
         base = pd.default(window=None if span is None else window(span))
         return dataclasses.replace(base, stop=settle or base.stop)
-    if name in (SolverName.PARADIGMS, SolverName.PARATAA):
-        if span is not None and not span.isdecimal():
-            raise SpecError(f"expected a width such as 64 as window of {name.value}, found {span!r}")
-        if isinstance(settle, pd.KL | pd.Exact):
-            raise SpecError(f"expected no --kl or --exact beside --solver {name.value}, which has a rule of its own")
-        width, tol = None if span is None else int(span), None if settle is None else settle.tol
-        if name is SolverName.PARATAA:
-            return pd.parataa(window=width, tol=1e-3 if tol is None else tol, share=1e-3 if tol is None else tol)
-        return pd.paradigms(window=64 if width is None else width, tol=0.1 if tol is None else tol)
+    if name in RIVALS:
+        return rival(name, settle, span)
     if span is not None:
         raise SpecError(f"expected no --window beside --solver {name.value}, which has its own, found {span}")
     if settle is not None:

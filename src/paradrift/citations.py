@@ -155,6 +155,40 @@ SOURCES = r"""
   note      = {arXiv:2210.12867. The whole chain as one fixed point, with Anderson's method.}
 }
 
+@inproceedings{lu2025parasolver,
+  title     = {{ParaSolver}: A Hierarchical Parallel Integral Solver for Diffusion Models},
+  author    = {Lu, Jianrong and Zhu, Zhiyu and Hou, Junhui},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2025},
+  note      = {A sliding window after a few sequential steps.}
+}
+
+@inproceedings{lim2024parallelizing,
+  title     = {Parallelizing Non-Linear Sequential Models over the Sequence Length},
+  author    = {Lim, Yi Heng and Zhu, Qi and Selfridge, Joshua and Kasim, Muhammad Firmansyah},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2024},
+  note      = {arXiv:2309.12252. DEER: Newton's method for the whole chain.}
+}
+
+@inproceedings{danieli2023deeppcr,
+  title     = {{DeepPCR}: Parallelizing Sequential Operations in Neural Networks},
+  author    = {Danieli, Federico and Sarabia, Miguel and Suau, Xavier and Rodriguez, Pau and Zappella, Luca},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {36},
+  year      = {2023},
+  note      = {arXiv:2309.16318. Newton's method for chains of layers and of diffusion steps.}
+}
+
+@inproceedings{gonzalez2024towards,
+  title     = {Towards Scalable and Stable Parallelization of Nonlinear {RNNs}},
+  author    = {Gonzalez, Xavier and Warrington, Andrew and Smith, Jimmy T. H. and Linderman, Scott W.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {37},
+  year      = {2024},
+  note      = {arXiv:2407.19115. Diagonal Jacobians (quasi-DEER) and damping (ELK).}
+}
+
 @inproceedings{lipman2023flow,
   title     = {Flow Matching for Generative Modeling},
   author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},

@@ -22,6 +22,7 @@ from paradrift.errors import ParadriftError
 from paradrift.pipelines import Wish
 from paradrift.pretrained import MODELS
 from paradrift.solution import Solution, Status
+from paradrift.solvers.method import Method
 
 WHAT, HOW, WHERE, OUTPUT = "What to draw", "How to draw it", "Where it runs", "What is written"
 
@@ -231,7 +232,7 @@ def sample(
 
     def run(
         name: str,
-        solver: pd.Solver | pd.FixedPoint,
+        solver: pd.Solver | Method,
         screen: Console,
         *callbacks: report.Callback,
         keep: bool = False,

@@ -14,6 +14,7 @@ from paradrift import prepare
 from paradrift.denoisers import Denoiser, modules
 from paradrift.density import check_noise
 from paradrift.divergence import Certificate
+from paradrift.errors import SpecError
 from paradrift.executors import Local, Several
 from paradrift.forms import Array
 from paradrift.noise import Noise
@@ -27,6 +28,7 @@ from paradrift.solvers.method import Method, Problem
 from paradrift.solvers.sweep import Solver, sweep
 from paradrift.solvers.wavefront import wavefront
 from paradrift.tableau import Tableau
+from paradrift.verdicts import Verdict
 from paradrift.watch import Watch
 from paradrift.windows import Auto, Wavefront
 
@@ -82,6 +84,7 @@ def rounds(  # noqa: DOC403, DOC405
     prepare.check(denoiser, shape, dtype)
     own = prepare.own_table(denoiser, sampler, steps, times)
     if certify:
+        _check_causal(solver)
         check_noise(own)
     if isinstance(solver, Solver):
         table, solver = prepare.table_for(denoiser, own, None, None, solver)
@@ -166,6 +169,16 @@ def rounds(  # noqa: DOC403, DOC405
         trajectory=outcome.trajectory,
         recipe=Recipe(table=own, seed=(seed if isinstance(seed, int) else tuple(seed)) if addressed else None),
     )
+
+
+def _check_causal(solver: Solver | Method) -> None:
+    """Refuse methods whose paths have no certificate: their rows may have looked at later noises."""
+    rule = solver.stop if isinstance(solver, Solver) else solver
+    if not isinstance(rule, Verdict) and not rule.causal:
+        raise SpecError(
+            f"expected a causal method for certify=True, found {rule}, which lets later rows decide about earlier ones "
+            "or knows no noise: choose Tolerance(tol) without finish, or leave certify out"
+        )
 
 
 def _parts(student: object) -> tuple[nn.Module, ...]:

@@ -85,6 +85,11 @@ class Chords:
             if value is not None and value < 1:
                 raise SpecError(f"expected {name} of at least 1, found {value}")
 
+    @property
+    def causal(self) -> bool:
+        """False: its samplers have no noise."""
+        return False
+
     def within(self, max_rounds: int) -> Chords:
         """The same method with a budget.
 

@@ -82,6 +82,11 @@ class FixedPoint:
         if self.max_rounds is not None and self.max_rounds < 1:
             raise SpecError(f"expected max_rounds of at least 1, found {self.max_rounds}")
 
+    @property
+    def causal(self) -> bool:
+        """Whether the update is."""
+        return self.update.causal
+
     def within(self, max_rounds: int) -> Self:
         """The same method with a budget.
 
@@ -118,7 +123,7 @@ class FixedPoint:
             thresholds=self.stop.thresholds(problem.table),
             variance=problem.variance,
         )
-        return (yield from driven(run, problem, self.max_rounds, self.update.causal))
+        return (yield from driven(run, problem, self.max_rounds, self.causal))
 
 
 def driven(run: Iterate, problem: Problem, max_rounds: int | None, causal: bool) -> Solving:  # noqa: DOC403

@@ -44,6 +44,11 @@ class Problem:
 class Method(Protocol):
     """A parallel method with choices of its own, given to :func:`paradrift.sample` as ``solver=``."""
 
+    @property
+    def causal(self) -> bool:
+        """Whether no row of its paths looks at noises after its own, so that they may have a certificate."""
+        ...
+
     def within(self, max_rounds: int) -> Self:
         """The same method with a budget.
 

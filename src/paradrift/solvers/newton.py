@@ -94,6 +94,11 @@ class Newton:
         if self.max_rounds is not None and self.max_rounds < 1:
             raise SpecError(f"expected max_rounds of at least 1, found {self.max_rounds}")
 
+    @property
+    def causal(self) -> bool:
+        """Whether the update is, and nothing is damped."""
+        return self.update.causal and self.damping == 0
+
     def within(self, max_rounds: int) -> Self:
         """The same method with a budget.
 
@@ -134,4 +139,4 @@ class Newton:
             thresholds=self.stop.thresholds(table),
             variance=problem.variance,
         )
-        return driven(run, problem, self.max_rounds, self.update.causal and self.damping == 0)
+        return driven(run, problem, self.max_rounds, self.causal)

@@ -88,6 +88,11 @@ class Parareal:
         if not self.tol >= 0:
             raise SpecError(f"expected a tolerance of at least 0, found {self.tol}")
 
+    @property
+    def causal(self) -> bool:
+        """False: earlier blocks are put right after later ones have been seen."""
+        return False
+
     def within(self, max_rounds: int) -> Parareal:
         """The same method with a budget.
 
