@@ -126,6 +126,23 @@ def test_one_round_is_the_closed_form_of_the_affine_chain():
     torch.testing.assert_close(found.trajectory[0], exact, rtol=1e-9, atol=1e-9)
 
 
+def test_one_round_solves_an_affine_chain_whose_jacobian_is_not_symmetric():
+    turn = nn.Linear(3, 3).double()
+    nn.init.normal_(turn.weight, std=0.5)
+    request = dict(model=pd.denoiser(Turned(turn), predicts="noise", schedule=SCHEDULE), dim=3, sampler=pd.DPMpp2M())
+    found = solve(never(VARIANTS[0], max_rounds=1), **request)
+    torch.testing.assert_close(found.trajectory, solve(pd.sequential(), **request).trajectory, rtol=1e-8, atol=1e-8)
+
+
+class Turned(nn.Module):
+    def __init__(self, turn):
+        super().__init__()
+        self.turn = turn
+
+    def forward(self, x, t):
+        return self.turn(x)
+
+
 def errors(method, **request):
     """Largest error of any answer after each round."""
     theirs, away = solve(pd.sequential(), **request).samples, []
@@ -414,6 +431,14 @@ def test_numbers_that_are_not_finite_on_the_way_do_no_harm(method, derivative):
     found = solve(never(method), model=bad)
     assert found.converged
     torch.testing.assert_close(found.samples, solve(pd.sequential()).samples, rtol=1e-7, atol=1e-7)
+
+
+def test_without_a_finite_derivative_it_goes_on_as_picard_iteration():
+    bad = Broken(lambda x, t, sample: t < 4.1, derivative=True)
+    found = solve(pd.Newton(stop=pd.Residual(1e-4, 0.0)), model=bad, steps=40, sampler=pd.DDIM())
+    picard = pd.FixedPoint(update=pd.Plain(), form=Form.NOISE, stop=pd.Residual(1e-4, 0.0))
+    plain = solve(picard, steps=40, sampler=pd.DDIM())
+    assert found.stats.rounds == plain.stats.rounds < 20
 
 
 class Cut(nn.Module):
