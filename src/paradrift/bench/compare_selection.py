@@ -1,8 +1,8 @@
 """What is compared: cells of the product (model, sampler, steps, width, method), the most telling first.
 
 The whole product would take days on two cores. The default selection asks every model at 50 steps of its ODE and 250 of
-its SDE, then the others between 10 and 1000 steps; models whose calls are expensive are asked fewer methods, every
-second knob, and errors down to 1e-3 only.
+its SDE, then the others between 10 and 1000 steps; methods that were never near the best are asked in the earlier cells
+only, and models whose calls are expensive are asked fewer knobs, 16 rows a round, and errors down to 1e-3.
 """
 
 from __future__ import annotations
@@ -18,8 +18,24 @@ from paradrift.errors import SpecError
 
 SAMPLES = 64
 FLOOR = 1e-4  # the smallest error that is compared
-HEAVY = frozenset({"mixture-1024", "digits", "digits-guided"})  # a row costs a millisecond or so
-STRONGEST = ("ParaDiGMS", "ParaTAA", "Picard", "SRDS", "CHORDS")
+HEAVY = frozenset({"mixture-1024", "digits", "digits-guided", "policy"})  # a row costs a millisecond or more
+WEAK = frozenset({"Anderson", "relaxed", "PIADM", "wavefront", "autospeculation"})  # not asked in later cells
+PLAN: tuple[tuple[str, int, int | None, int, bool], ...] = (  # kind, steps, width, stride, all methods
+    ("ode", 50, 16, 1, True),
+    ("sde", 250, 64, 2, True),
+    ("ode", 50, None, 2, True),
+    ("sde", 50, 16, 2, True),
+    ("ode", 25, 16, 2, True),
+    ("sde", 100, 16, 2, True),
+    ("ode", 10, None, 2, True),
+    ("sde", 25, None, 2, False),
+    ("ode", 50, 8, 2, False),
+    ("ode", 100, None, 2, False),
+    ("ode", 250, 64, 2, False),
+    ("sde", 10, None, 2, False),
+    ("ode", 1000, 64, 3, False),
+    ("sde", 1000, 64, 3, False),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,23 +127,26 @@ def usual_cells(models: Sequence[str]) -> list[Cell]:
     Returns:
         The cells, the most telling first.
     """
-    plan: list[tuple[str, int, int | None]] = [("ode", 50, 16), ("sde", 250, 64), ("ode", 50, None)]
-    plan += [("ode", 50, 8), ("sde", 50, 16), ("ode", 25, 16), ("sde", 100, 16), ("ode", 100, None), ("ode", 10, None)]
-    plan += [("sde", 25, None), ("ode", 250, 64), ("sde", 10, None), ("ode", 1000, 64), ("sde", 1000, 64)]
     cells: list[Cell] = []
-    for rank, (kind, steps, width) in enumerate(plan):
+    for rank, (kind, steps, width, stride, every) in enumerate(PLAN):
         for name in models:
+            cell = Cell(model=name, kind=kind, steps=steps, width=width, stride=stride)
             if name not in HEAVY:
-                cells.append(Cell(model=name, kind=kind, steps=steps, width=width, stride=1 if steps <= 100 else 2))
+                cells.append(cell if every else dataclasses.replace(cell, methods=strong()))
             elif rank < 2:
-                small = min(width or 16, 16)
-                methods = ("default", *STRONGEST) if kind == "ode" else ("default", *STRONGEST[:2], "SRDS")
-                cells.append(
-                    Cell(model=name, kind=kind, steps=steps, width=small, methods=methods, stride=2, floor=1e-3)
-                )
+                cells.append(dataclasses.replace(cell, width=16, methods=strong(), stride=2 + rank, floor=1e-3))
     few = ("default", "ParaDiGMS")
-    cells.append(Cell(model="digits", kind="sde", steps=1000, width=32, methods=few, stride=2, floor=1e-2))
-    return [cell for cell in cells if cell.model in models]
+    long = Cell(model="digits", kind="sde", steps=1000, width=32, methods=few, stride=5, floor=1e-2)
+    return [*cells, long] if long.model in models else cells
+
+
+def strong() -> tuple[str, ...]:
+    """The methods that are asked everywhere.
+
+    Returns:
+        Names of all but those that were never near the best.
+    """
+    return tuple(entry.name for entry in CATALOGUE if entry.name not in WEAK)
 
 
 def chosen(cells: Iterable[Cell], wanted: Filter, models: Sequence[str]) -> list[Cell]:
