@@ -6,7 +6,8 @@ A sweep evaluates the model at all nodes of a window at once and solves
 
 row by row. The first node of a window sees its exact state, so at least one row settles in every sweep, at most M
 sweeps are needed, and the fixed point is the sequential sampler for any slopes S; a window of one node *is* the
-sequential sampler. Named methods are choices of window, slopes, guess and stop: see :mod:`paradrift.presets`.
+sequential sampler, and is left to :mod:`paradrift.solvers.stepping`. Named methods are choices of window, slopes, guess
+and stop: see :mod:`paradrift.presets`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from paradrift.solvers.base import Interrupted, Solving
 from paradrift.solvers.proposals import Asked
 from paradrift.solvers.run import Run
 from paradrift.solvers.solver import Solver as Solver
+from paradrift.solvers.stepping import plain, stepping
 from paradrift.solvers.telling import outcome, report
 from paradrift.tableau import Tableau
+from paradrift.verdicts import Verdict
+from paradrift.windows import Sliding
 
 
 def sweep(  # noqa: DOC403
@@ -56,6 +60,8 @@ def sweep(  # noqa: DOC403
     Returns:
         The outcome.
     """
+    if solver.window == Sliding(1) and not isinstance(solver.stop, Verdict) and plain(table):
+        return (yield from stepping(table, start, noise, solver.max_rounds, keep, lead is None, observe))
     asked, proposal, ending = Asked(), None, Status.BUDGET_EXHAUSTED
     try:
         proposal = yield from asked.proposal(table, start, noise, solver)

@@ -46,7 +46,7 @@ class Lane:
     def __init__(self, table: Tableau, nodes: list[int], noise: Callable[[int], Tensor]) -> None:
         self.table, self.nodes, self.noise = table, nodes, noise
         self.p, self.q = to_data(table)
-        self.weights = {name: _by_row(table, name) for name in "cab"}
+        self.weights = {name: by_row(table, name) for name in "cab"}
         self.reach = table.reach
 
     def ask(self, row: int, state: Tensor) -> Ask:
@@ -103,7 +103,7 @@ class Lane:
         return rows[self.table.rows - 1]
 
 
-def _by_row(table: Tableau, name: str) -> list[list[tuple[int, float]]]:
+def by_row(table: Tableau, name: str) -> list[list[tuple[int, float]]]:
     """Columns and weights of a matrix that are not zero, row by row, the nearest column first."""
     rows, columns = table.entries["abc".index(name)]
     weights: list[list[tuple[int, float]]] = [[] for _ in range(table.rows)]
