@@ -5,10 +5,13 @@ Rounds fall with the width W roughly as
 .. math:: \mathrm{rounds}(W) \approx K + M / (\eta W),
 
 K sweeps (at most 10, fewer in narrow windows) to settle anything at all, and afterwards a share :math:`\eta` of the
-window settled in each round. What a
-round costs is the model's time for S W rows, which only a measurement knows: on an idle GPU nearly that of one row, on
-two CPU cores often proportional to the rows. The width with the least predicted time is taken; if the sequential
-sampler (M calls of S rows) is predicted to be as fast, the plan is the sequential sampler.
+window settled in each round. What a round costs is the model's time for S W rows, which only a measurement knows: on an
+idle GPU nearly that of one row, on two CPU cores often proportional to the rows; and the solver's own time. The width
+with the least predicted time is taken; if the sequential sampler (M calls of S rows) is predicted to be as fast, the
+plan is the sequential sampler.
+
+Models differ in how many rounds they need. What a planned solve has taken, in rounds and in the solver's own time,
+corrects the next plan for the same model, number of nodes and batch.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ SHARE = 0.63
 MARGIN = 0.8  # a parallel plan must promise this share of the sequential time: the solver itself is not free either
 BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
 BRIEF = 0.3  # but then not more than these seconds
+ENGINE = 2e-3, 1.5e-5  # seconds a round that the solver takes, and more for each node of the window, until measured
+TRUST = 0.5, 2.0  # measured rounds correct the prediction by factors in these bounds: a solve is but one sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,61 @@ class Choice:
     costs: dict[int, float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """What planned solves of a model have shown.
+
+    Args:
+        rounds: Rounds taken, as a share of those predicted.
+        engine: Seconds a round of the solver itself, as a share of those expected.
+    """
+
+    rounds: float = 1.0
+    engine: float = 1.0
+
+
 _measured: dict[tuple[object, ...], tuple[Callable[[], object], dict[int, float]]] = {}
+_experience: dict[tuple[object, ...], tuple[Callable[[], object], Experience]] = {}
+
+
+def experience_of(model: object, nodes: int, samples: int, tol: float | None) -> Experience:
+    """What has been learned from planned solves of a model.
+
+    Args:
+        model: The denoiser.
+        nodes: Nodes M.
+        samples: Number of samples S.
+        tol: The tolerance; None for other stops.
+
+    Returns:
+        The experience; without any, predictions stand as they are.
+    """
+    alive, known = _experience.get((id(model), nodes, samples, tol), (lambda: None, Experience()))
+    return known if alive() is model else Experience()
+
+
+def learn(
+    model: object, nodes: int, samples: int, tol: float | None, width: int, rounds: int, engine_seconds: float
+) -> None:
+    """Remember what a planned solve has taken.
+
+    Args:
+        model: The denoiser.
+        nodes: Nodes M.
+        samples: Number of samples S.
+        tol: The tolerance; None for other stops.
+        width: Width that was planned; 1 teaches nothing.
+        rounds: Rounds it took.
+        engine_seconds: Wall time outside model, noise and planner.
+    """
+    if width <= 1:
+        return
+    share = min(max(rounds / rounds_of(width, nodes), TRUST[0]), TRUST[1])
+    engine = max(engine_seconds, 0.0) / rounds / (ENGINE[0] + ENGINE[1] * width)
+    try:
+        _experience[(id(model), nodes, samples, tol)] = (weakref.ref(model), Experience(rounds=share, engine=engine))
+    except TypeError:  # an object without weak references is planned anew each time
+        pass
 
 
 def measure_costs(
@@ -141,7 +200,9 @@ def rounds_of(width: int, nodes: int) -> float:
     return min(float(nodes), min(SETTLING, 0.35 * width) + nodes / max(1.0, SHARE * width))
 
 
-def choose(auto: Auto, costs: dict[int, float], samples: int, nodes: int, verify: int) -> Choice:
+def choose(
+    auto: Auto, costs: dict[int, float], samples: int, nodes: int, verify: int, known: Experience | None = None
+) -> Choice:
     """The width with the least predicted time.
 
     Args:
@@ -150,18 +211,21 @@ def choose(auto: Auto, costs: dict[int, float], samples: int, nodes: int, verify
         samples: Number of samples S.
         nodes: Nodes M.
         verify: Number of nodes that are evaluated once more.
+        known: What earlier solves have shown, if there were any.
 
     Returns:
         The choice.
     """
+    known = known or Experience()
     sequential = nodes * costs[samples] if samples in costs else nodes * cost_of(samples, costs)
     widths = [width for width in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256) if width <= auto.widest]
     widths = [width for width in widths if width < nodes] + ([nodes] if nodes <= auto.widest else [])
     best, least = 1, sequential * MARGIN
     for width in widths:
-        rounds = rounds_of(width, nodes)
+        rounds = min(float(nodes), known.rounds * rounds_of(width, nodes))
         checked = min(verify, nodes) / rounds
-        seconds = rounds * cost_of(samples * (width + checked), costs)
+        engine = known.engine * (ENGINE[0] + ENGINE[1] * width)
+        seconds = rounds * (cost_of(samples * (width + checked), costs) + engine)
         if seconds < least:
             best, least = width, seconds
     if best == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Generator, Sequence
 
@@ -18,7 +19,7 @@ from paradrift.errors import SpecError
 from paradrift.executors import Local, Several
 from paradrift.forms import Array
 from paradrift.noise import Noise
-from paradrift.planner import choose, measure_costs
+from paradrift.planner import choose, experience_of, learn, measure_costs
 from paradrift.prepare import Generators
 from paradrift.pump import Timed, evaluating, pump, synchronize
 from paradrift.samplers import Gridded, Sampler
@@ -27,6 +28,7 @@ from paradrift.solvers.base import Outcome, Solving
 from paradrift.solvers.method import Method, Problem
 from paradrift.solvers.sweep import Solver, sweep
 from paradrift.solvers.wavefront import wavefront
+from paradrift.stopping import Tolerance
 from paradrift.tableau import Tableau
 from paradrift.verdicts import Verdict
 from paradrift.watch import Watch
@@ -105,11 +107,14 @@ def rounds(  # noqa: DOC403, DOC405
         else:
             initial = prepare.start_for(start, shape).to(device=device, dtype=dtype)
         chosen = solver.window if isinstance(solver, Solver) else solver
-        planned, words, sequential_seconds = 0.0, f"given: {chosen}", None
+        planned, words, sequential_seconds, taught = 0.0, f"given: {chosen}", None, None
         if isinstance(solver, Solver) and isinstance(solver.window, Auto):
             planning = time.perf_counter()
             costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial)
-            choice = choose(solver.window, costs, samples, table.nodes, solver.verify)
+            tol = solver.stop.tol if isinstance(solver.stop, Tolerance) else None
+            known = experience_of(denoiser, table.nodes, samples, tol)
+            choice = choose(solver.window, costs, samples, table.nodes, solver.verify, known)
+            taught = functools.partial(learn, denoiser, table.nodes, samples, tol, choice.window.width)
             solver = dataclasses.replace(solver, window=choice.window)
             words, sequential_seconds = choice.words, choice.sequential_seconds
             planned = time.perf_counter() - planning
@@ -158,6 +163,8 @@ def rounds(  # noqa: DOC403, DOC405
         predicted_sequential_seconds=sequential_seconds,
         rejected=outcome.rejected,
     )
+    if taught is not None and set(outcome.status) == {Status.CONVERGED}:
+        taught(stats.rounds, stats.engine_seconds)
     addressed = generator is None and noise is None
     return Solution(
         samples=outcome.samples,

@@ -1,0 +1,67 @@
+"""The planner: what it promises from given costs, and what solves teach it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import paradrift as pd
+from paradrift import planner
+from paradrift.planner import ENGINE, Experience, choose, cost_of, experience_of, learn, rounds_of
+from paradrift.windows import Auto
+
+FLAT = {1: 10e-3, 4: 10e-3, 16: 10e-3, 64: 10e-3, 128: 10e-3}  # a device with room to spare
+STEEP = {1: 10e-3, 4: 40e-3, 16: 160e-3, 64: 640e-3}  # one that is full with a single row
+CHEAP = {1: 10e-6, 4: 10e-6, 16: 10e-6, 64: 10e-6}  # a model that costs less than the solver
+
+
+def test_where_rows_are_free_the_widest_windows_are_planned() -> None:
+    choice = choose(Auto(), FLAT, samples=1, nodes=1000, verify=64)
+    assert choice.window.width == 128
+    assert choice.sequential_seconds == pytest.approx(10.0)
+    rounds = rounds_of(128, 1000)
+    assert choice.seconds == pytest.approx(rounds * (cost_of(128 + 64 / rounds, FLAT) + ENGINE[0] + ENGINE[1] * 128))
+
+
+@pytest.mark.parametrize("costs", [STEEP, CHEAP], ids=["full device", "cheap model"])
+def test_where_batches_or_the_solver_cost_more_than_they_save_the_plan_is_sequential(costs: dict[int, float]) -> None:
+    choice = choose(Auto(), costs, samples=1, nodes=1000, verify=64)
+    assert choice.window.width == 1
+    assert choice.words.startswith("sequential")
+
+
+def test_a_model_that_takes_few_rounds_is_promised_them_the_next_time() -> None:
+    costs = {1: 10e-3, 4: 20e-3, 16: 60e-3, 64: 240e-3}
+    first = choose(Auto(), costs, samples=1, nodes=50, verify=0)
+    easier = choose(Auto(), costs, samples=1, nodes=50, verify=0, known=Experience(rounds=0.5))
+    assert first.window.width == 1
+    assert easier.window.width > 1
+    assert easier.seconds < 0.5
+
+
+def test_what_is_learned_is_the_models_own_and_bounded() -> None:
+    model, other = torch.nn.Identity(), torch.nn.Identity()
+    learn(model, nodes=100, samples=2, tol=1e-2, width=16, rounds=1, engine_seconds=0.01)
+    known = experience_of(model, 100, 2, 1e-2)
+    assert known.rounds == 0.5  # one round of an expected fifteen is not believed
+    assert known.engine == pytest.approx(0.01 / (ENGINE[0] + ENGINE[1] * 16))
+    for asked in ((other, 100, 2, 1e-2), (model, 50, 2, 1e-2), (model, 100, 1, 1e-2), (model, 100, 2, 1e-3)):
+        assert experience_of(*asked) == Experience()
+
+
+def test_a_sequential_solve_teaches_nothing() -> None:
+    model = torch.nn.Identity()
+    learn(model, nodes=100, samples=1, tol=None, width=1, rounds=100, engine_seconds=0.01)
+    assert experience_of(model, 100, 1, None) == Experience()
+
+
+def test_a_planned_solve_teaches_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = pd.Gaussian(torch.zeros(4), 1.0, pd.Discrete.linear(1000))
+    monkeypatch.setattr("paradrift.solving.measure_costs", lambda *args: dict(FLAT))
+    first = pd.sample(toy, (1, 4), steps=100)
+    known = planner.experience_of(toy, 100, 1, 1e-2)
+    width = choose(Auto(), FLAT, samples=1, nodes=100, verify=64).window.width
+    assert known.rounds == pytest.approx(max(0.5, first.stats.rounds / rounds_of(width, 100)))
+    assert known.rounds < 1  # Gaussian data are easy
+    again = pd.sample(toy, (1, 4), steps=100)
+    torch.testing.assert_close(again.samples, first.samples, rtol=0, atol=2e-2)
