@@ -7,7 +7,7 @@ import torch
 
 import paradrift as pd
 from paradrift.bench import model_set
-from paradrift.bench.networks import chains, judge, kept, plane, policy
+from paradrift.bench.networks import chains, judge, kept, plane, policy, training
 from paradrift.bench.networks import graph as graph_network
 from paradrift.bench.networks.kept import Recipe
 
@@ -151,6 +151,15 @@ def test_the_graph_network_turns_with_its_molecule_and_knows_the_noise_of_the_ce
     assert torch.allclose(out.mean(1), x.mean(1) / sigma, atol=1e-5)
     shift = torch.randn(5, 1, 3, dtype=torch.float64, generator=generator)
     assert torch.allclose(denoiser(x + shift, t, sample), out + shift / sigma, atol=1e-5)
+
+
+def test_a_preconditioned_network_that_says_nothing_is_exact_for_gaussian_data():
+    schedule, times = graph_network.SCHEDULE, torch.tensor([0, 100, 500, 999])
+    exact = pd.Gaussian(mean=torch.zeros(3), variance=0.7, schedule=schedule, form=pd.Form.NOISE)
+    alpha, sigma = (level[times][:, None].double() for level in training.levels(schedule))
+    x = torch.randn(4, 3, dtype=torch.float64)
+    found = training.preconditioned(torch.zeros_like, x, alpha, sigma, 0.7)
+    assert torch.allclose(found, exact(x, times.double()), atol=1e-6)
 
 
 def test_the_policy_goes_by_the_observation_of_its_sample():

@@ -5,22 +5,17 @@ lie between i and j (:math:`e_{ij}`), so that predictions turn, shift and reflec
 
 .. math::
     m_{ij} = \phi(h_i + h_j, d_{ij}, e_{ij}), \qquad h_i \mathrel{+}= \psi\Big(\sum_j m_{ij}\Big), \qquad
-    y_i \mathrel{+}= \sum_j w(m_{ij})\,\frac{x_i - x_j}{1 + d_{ij}}.
+    x_i \mathrel{+}= \frac13 \sum_j w(m_{ij})\,\frac{x_i - x_j}{1 + d_{ij}},
 
-Distances are described by sixteen bumps, for a bond's length matters to a few hundredths. Messages are the same in
-both directions, so a pair is one message, and sums over pairs are products with the signed and unsigned incidence
-matrices: no gathers. The centre of mass of the data is fixed; that of a state is noise alone, which is known exactly:
-the network predicts the noise of the rest,
-
-.. math:: \epsilon = \frac{\sigma}{s^2} x + \frac{\alpha\sqrt v}{s} F(x / s, t), \qquad s^2 = \alpha^2 v + \sigma^2,
-
-with v the variance of the data, exact for Gaussian data with F = 0 and of size one otherwise.
+layer by layer, each with the distances that the last one left. Distances are described by bumps, for a bond's length
+matters to a few hundredths. Messages are the same in both directions, so a pair is one message, and sums over pairs are
+products with the signed and unsigned incidence matrices: no gathers. The centre of mass of the data is fixed; that of a
+state is noise alone, which is known exactly: the network predicts the noise of the rest, as displacements.
 
 It is thin and deep, so that a call costs about the same for one molecule as for many, as larger ones do on a GPU.
 
 Source: Satorras et al. 2021, arXiv 2102.09844, equations 3 to 6 (here symmetric, and with a sum of displacements);
-Hoogeboom et al. 2022, arXiv 2203.17003, for diffusion with a fixed centre of mass; the preconditioning is that of
-Karras et al. 2022, arXiv 2206.00364, for noise predictions.
+Hoogeboom et al. 2022, arXiv 2203.17003, for diffusion with a fixed centre of mass.
 """
 
 from __future__ import annotations
@@ -38,7 +33,7 @@ from paradrift.bench.networks.kept import Recipe
 
 RECIPE = Recipe(steps=3000, batch=64, rate=5e-3)
 SCHEDULE = pd.Discrete.cosine(1000)
-SHELLS, REACH = 16, 4.0  # bumps that a distance is described by, up to where, in units of the state's deviation
+SHELLS, REACH = 8, 4.0  # bumps that a distance is described by, up to where, in units of the state's deviation
 
 
 @functools.cache
@@ -75,7 +70,7 @@ class Messages(nn.Module):
 
         Args:
             hidden: Nodes, shape (R, 10, width).
-            shells: Distances of pairs as bumps, shape (R, 45, 17).
+            shells: Distances of pairs as bumps, shape (R, 45, 9).
             steps: Bonds between the two of each pair, shape (45,).
             apart: Displacements of pairs over 1 + distance, shape (R, 45, 3).
             ends: Which beads a pair has, shape (45, 10): ones.
@@ -133,23 +128,27 @@ class GraphNet(nn.Module):
             Shape (R, 10, 3).
         """
         alpha, sigma = self.alpha[t].reshape(-1, 1, 1), self.sigma[t].reshape(-1, 1, 1)
-        scale = (alpha**2 * variance() + sigma**2).sqrt()
-        centre = x.mean(1, keepdim=True)
-        state = (x - centre) / scale
-        apart = self.signs @ state
-        distance = apart.square().sum(2, keepdim=True).sqrt()
         waves = training.waves(t.to(x.dtype), 16, 1.0, 1e-3)
+        centre = x.mean(1, keepdim=True)
+
+        def moved(state: Tensor) -> Tensor:
+            return self._moved(state, waves)
+
+        return training.preconditioned(moved, x - centre, alpha, sigma, variance()) + centre / sigma
+
+    def _moved(self, state: Tensor, waves: Tensor) -> Tensor:
+        """Where beads are moved to, less where they were, with a share of that: shape (R, 10, 3)."""
         # beads the same number of bonds from the nearer end are alike: a chain has no direction
-        ends = torch.arange(BEADS, device=x.device)
+        ends = torch.arange(BEADS, device=state.device)
         hidden = self.place(torch.minimum(ends, BEADS - 1 - ends)) + self.time(waves)[:, None]
-        apart = apart / (1 + distance)
-        shells = torch.cat([distance, torch.exp(-(((distance - self.shells) * SHELLS / REACH) ** 2))], dim=2)
-        pull = torch.zeros_like(apart)
+        place = state
         for layer in self.layers:
-            hidden, more = layer(hidden, shells, self.steps, apart, self.ends)
-            pull = pull + more
-        raw = self.signs.T @ pull + self.gain(waves)[:, None] * state
-        return sigma / scale * state + alpha * variance() ** 0.5 / scale * raw + centre / sigma
+            apart = self.signs @ place
+            distance = apart.square().sum(2, keepdim=True).sqrt()
+            shells = torch.cat([distance, torch.exp(-(((distance - self.shells) * SHELLS / REACH) ** 2))], dim=2)
+            hidden, pull = layer(hidden, shells, self.steps, apart / (1 + distance), self.ends)
+            place = place + self.signs.T @ pull / 3
+        return place - state + self.gain(waves)[:, None] * state
 
 
 def network(recipe: Recipe = RECIPE) -> GraphNet:

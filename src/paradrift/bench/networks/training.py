@@ -129,3 +129,28 @@ def waves(values: Tensor, count: int, fastest: float, slowest: float) -> Tensor:
     spread = torch.linspace(math.log(fastest), math.log(slowest), count, device=values.device).exp()
     angles = values[:, None] * spread
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def preconditioned(net: Callable[[Tensor], Tensor], x: Tensor, alpha: Tensor, sigma: Tensor, variance: float) -> Tensor:
+    r"""The noise prediction of a network that sees, and is asked for, numbers of size one.
+
+    .. math:: \epsilon = \frac{\sigma}{s^2} x + \frac{\alpha\sqrt v}{s} F(x / s), \qquad s^2 = \alpha^2 v + \sigma^2,
+
+    exact for Gaussian data of variance v with F = 0. Without it a network with normalised layers would have to learn to
+    pass its own input on, to the last digit, wherever the state is nearly all noise.
+
+    Args:
+        net: F, of states.
+        x: States, shape (R, *shape).
+        alpha: Signal levels, shape (R, 1, ...).
+        sigma: Noise levels, shape (R, 1, ...).
+        variance: Data variance per element, v.
+
+    Returns:
+        Noise predictions, shape (R, *shape).
+
+    Source: Karras et al. 2022, arXiv 2206.00364, table 1, written for noise predictions.
+    """
+    scale = (alpha**2 * variance + sigma**2).sqrt()
+    state = x / scale
+    return sigma / scale * state + alpha * variance**0.5 / scale * net(state)
