@@ -19,7 +19,7 @@ from paradrift.errors import SpecError
 SAMPLES = 64
 FLOOR = 1e-4  # the smallest error that is compared
 HEAVY = frozenset({"mixture-1024", "digits", "digits-guided", "policy"})  # a row costs a millisecond or more
-WEAK = frozenset({"Anderson", "relaxed", "PIADM", "wavefront", "autospeculation"})  # not asked in later cells
+WEAK = frozenset({"Anderson", "quasi-DEER", "PIADM", "wavefront", "autospeculation"})  # not asked in later cells
 PLAN: tuple[tuple[str, int, int | None, int, bool], ...] = (  # kind, steps, width, stride, all methods
     ("ode", 50, 16, 1, True),
     ("sde", 250, 64, 2, True),

@@ -23,7 +23,9 @@ from paradrift.guesses import Repeat
 from paradrift.slopes import Zero
 from paradrift.solvers.chords import PUBLISHED
 from paradrift.solvers.fixed_point import FixedPoint
+from paradrift.solvers.jacobians import Diagonal, Full, Jacobian
 from paradrift.solvers.method import Method
+from paradrift.solvers.preconditioning import Preconditioned
 from paradrift.tableau import Tableau
 from paradrift.windows import Window
 
@@ -117,6 +119,11 @@ def _paradigms(knob: float, width: int | None, problem: Problem) -> pd.Solver:
     return dataclasses.replace(pd.paradigms(1, knob), window=window(width))
 
 
+def _parasolver(knob: float, width: int | None, problem: Problem) -> pd.Solver:
+    steps = max(1, problem.steps // 200)  # 5 of 1000, as published
+    return dataclasses.replace(pd.parasolver(1, steps, knob), window=Preconditioned(steps, window(width)))
+
+
 def _parataa(order: int, memory: int) -> Making:
     def make(knob: float, width: int | None, problem: Problem) -> FixedPoint:
         return pd.parataa(order=order, memory=memory, window=width, tol=knob * 1e-2, share=knob)
@@ -154,6 +161,18 @@ def starts(steps: int, cores: int) -> tuple[int, ...]:
     """
     scaled = {round(start * steps / 50) for start in PUBLISHED[:cores]}
     return tuple(sorted(start for start in scaled if start < steps))
+
+
+def _newton(jacobian: Jacobian) -> Making:
+    def make(knob: float, width: int | None, problem: Problem) -> Method:
+        return pd.newton(jacobian, window=width, tol=knob)
+
+    return make
+
+
+def _few(problem: Problem, width: int | None) -> bool:
+    """Full Jacobians need as many products as there are elements, in every row: no rival where rows are few."""
+    return width is None and math.prod(problem.shape) <= 64
 
 
 def _chords(knob: float, width: int | None, problem: Problem) -> Method:
@@ -199,6 +218,14 @@ CATALOGUE: tuple[Entry, ...] = (
         ladder=tuple(float(count) for count in range(1, 8)),
         knob="arrivals waited for",
         fits=_chords_fits,
+    ),
+    Entry(name="ParaSolver", paper="Lu, Zhu, Hou 2025", make=_parasolver, ladder=CHANGES, fits=_one_step),
+    Entry(name="DEER", paper="Lim et al. 2024, full Jacobians", make=_newton(Full()), ladder=CHANGES[3:], fits=_few),
+    Entry(
+        name="quasi-DEER",
+        paper="Gonzalez et al. 2024, Hutchinson diagonals",
+        make=_newton(Diagonal()),
+        ladder=CHANGES[3:],
     ),
     Entry(name="relaxed", paper="Krasnosel'skii-Mann, as ParaFlow", make=_relaxed, ladder=CHANGES[3:]),
     Entry(name="PIADM", paper="Chen et al. 2024", make=_piadm, ladder=COUNTS, knob="sweeps of a block"),
