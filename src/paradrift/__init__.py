@@ -61,6 +61,7 @@ from paradrift.presets import sequential as sequential
 from paradrift.presets import srds as srds
 from paradrift.presets import wavefront as wavefront
 from paradrift.pretrained import pretrained as pretrained
+from paradrift.pretrained.students import pretrained_student as pretrained_student
 from paradrift.sample import iterate as iterate
 from paradrift.sample import sample as sample
 from paradrift.samplers import DDIM as DDIM

@@ -19,7 +19,7 @@ def bench(
     out: Annotated[Path, typer.Option(help="Folder of the JSON lines.")] = Path("benchmarks/results"),
     quick: Annotated[bool, typer.Option("--quick", help="Few samples: a check that all of it runs.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out what the file holds (theory and compare only).")
+        bool, typer.Option("--resume", help="Leave out what the file holds (theory, compare, students).")
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the benchmarks and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much would be measured (compare only).")] = False,

@@ -13,6 +13,8 @@ from paradrift.bench.headline import headline
 from paradrift.bench.langevin import langevin
 from paradrift.bench.pipelines import pipelines, tolerances
 from paradrift.bench.records import Point, Record
+from paradrift.bench.students import points as drafts
+from paradrift.bench.students import students
 from paradrift.bench.theory import points, theory
 from paradrift.bench.toy import toy
 
@@ -28,9 +30,10 @@ SUITES: Mapping[str, Callable[[bool], Iterator[Record]]] = MappingProxyType(
         "calibration": calibration,
         "coverage": coverage,
         "theory": theory,
+        "students": students,
         "compare": compare,
     }
 )
 
 # suites whose measurements have names, so that a run that was cut off can go on where it stopped
-POINTS: Mapping[str, Callable[[bool], Iterator[Point]]] = MappingProxyType({"theory": points})
+POINTS: Mapping[str, Callable[[bool], Iterator[Point]]] = MappingProxyType({"theory": points, "students": drafts})
