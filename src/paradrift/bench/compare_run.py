@@ -126,8 +126,8 @@ def climb(case: Case, entry: Entry, cell: Cell, known: dict[str, Record]) -> Ite
         if name not in known:
             known[name] = measure(case, entry, cell.width, knob)
             yield known[name]
-        error = known[name].error_median
-        if error is not None and error <= cell.floor:
+        error, flipped = known[name].error_median, known[name].extra["flips"]
+        if error is not None and error <= cell.floor and not flipped:
             return
 
 

@@ -165,7 +165,8 @@ def starts(steps: int, cores: int) -> tuple[int, ...]:
 
 def _newton(jacobian: Jacobian) -> Making:
     def make(knob: float, width: int | None, problem: Problem) -> Method:
-        return pd.newton(jacobian, window=width, tol=knob)
+        rows = None if width is None else max(1, width // 2)  # a product with a tangent costs as much as a row
+        return pd.newton(jacobian, window=rows, tol=knob)
 
     return make
 
