@@ -1,8 +1,8 @@
 """What is compared: cells of the product (model, sampler, steps, width, method), the most telling first.
 
 The whole product would take days on two cores. The default selection asks every model at 50 steps of its ODE and 100 of
-its SDE, and models whose calls are cheap between 10 and 1000 steps, too; methods that were never near the best are asked
-in the earlier cells only, and models whose calls are expensive are asked fewer knobs and errors down to 1e-3.
+its SDE, and models whose calls are cheap between 10 and 1000 steps, too. Methods that were never near the best are
+asked in the earlier cells only; models whose calls are expensive are asked fewer knobs, and errors down to 1e-3.
 """
 
 from __future__ import annotations
