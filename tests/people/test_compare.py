@@ -278,10 +278,10 @@ def test_the_selection_covers_models_kinds_and_steps():
     names = ("gaussian-256", "mixture-64", "mixture-1024", "digits", "digits-guided", "rough")
     cells = compare_selection.usual_cells(names)
     assert all(cell.samples >= 64 for cell in cells)
-    for kind, steps in (("ode", 50), ("sde", 250)):
+    for kind, steps in (("ode", 50), ("sde", 100)):
         assert {cell.model for cell in cells if (cell.kind, cell.steps) == (kind, steps)} == set(names)
     assert {cell.steps for cell in cells} == {10, 25, 50, 100, 250, 1000}
-    assert {(cell.kind, cell.steps) for cell in cells[: 2 * len(names)]} == {("ode", 50), ("sde", 250)}
+    assert {(cell.kind, cell.steps) for cell in cells[: 2 * len(names)]} == {("ode", 50), ("sde", 100)}
 
 
 def test_filters_narrow_a_selection_or_ask_for_their_own_product():

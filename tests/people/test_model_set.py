@@ -10,6 +10,7 @@ from paradrift.bench import model_set
 from paradrift.bench.networks import chains, judge, kept, plane, policy, training
 from paradrift.bench.networks import graph as graph_network
 from paradrift.bench.networks.kept import Recipe
+from paradrift.bench.turned import Turned, hadamard
 
 TINY = Recipe(steps=3, batch=8, rate=1e-3)
 SETTLED = pd.default(0.0, pd.Sliding(4))
@@ -267,3 +268,16 @@ def test_a_network_that_cannot_be_kept_is_trained_all_the_same(tmp_path, monkeyp
     with pytest.warns(UserWarning, match="expected to keep a trained network"):
         net = kept.kept(small, "small", TINY, (plane,), counting([]))
     assert torch.equal(net.weight, torch.full((2, 3), 0.5))
+
+
+def test_turned_data_are_the_same_data_along_other_axes():
+    x = torch.randn(3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(hadamard(hadamard(x)), x, atol=1e-14)
+    assert torch.allclose(hadamard(torch.eye(4, dtype=torch.float64)[:1]), torch.full((1, 4), 0.5, dtype=torch.float64))
+    straight = pd.Gaussian(mean=torch.arange(8.0), variance=torch.linspace(0.1, 2, 8), schedule=pd.VP())
+    turned, t = Turned(straight), torch.full((3,), 0.4, dtype=torch.float64)
+    axes = hadamard(torch.eye(8, dtype=torch.float64))
+    covariance = axes.mT @ torch.diag(torch.linspace(0.1, 2, 8, dtype=torch.float64)) @ axes
+    dense = pd.Gaussian(mean=torch.arange(8.0).double() @ axes, variance=covariance, schedule=pd.VP())
+    assert torch.allclose(turned(x, t), dense(x, t), atol=1e-6)
+    assert torch.equal(turned(x, t)[1:2], turned(x[1:2], t[1:2]))

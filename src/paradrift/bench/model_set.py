@@ -22,6 +22,7 @@ from paradrift.bench.networks import graph as graph_network
 from paradrift.bench.networks import plane as plane_network
 from paradrift.bench.networks import policy as policy_network
 from paradrift.bench.networks.kept import Recipe
+from paradrift.bench.turned import Turned
 
 
 def nearest(centres: Tensor) -> Callable[[Tensor], Tensor]:
@@ -45,17 +46,14 @@ def gaussian() -> Model:
     r"""256 dimensions with the spectrum of pictures: standard deviations from 2 down to 1/32, as a power law.
 
     The model is linear in the state, so Newton's method is exact and every secant should soon be. The principal axes
-    are turned at random: methods that take Jacobians to be diagonal are to find no diagonal one.
+    are turned: methods that take Jacobians to be diagonal are to find no diagonal one.
 
     Returns:
         The model, in float64 on VP.
     """
     deviations = torch.logspace(math.log2(2), math.log2(1 / 32), 256, base=2, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(1)
-    mean = torch.randn(256, generator=generator, dtype=torch.float64)
-    axes = torch.linalg.qr(torch.randn(256, 256, generator=generator, dtype=torch.float64)).Q
-    covariance = axes * deviations**2 @ axes.mT
-    toy = pd.Gaussian(mean=mean, variance=(covariance + covariance.mT) / 2, schedule=pd.VP())
+    mean = torch.randn(256, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    toy = Turned(pd.Gaussian(mean=mean, variance=deviations**2, schedule=pd.VP()))
     return Model(
         name="gaussian-256",
         denoiser=lambda samples: toy,
