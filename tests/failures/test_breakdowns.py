@@ -208,3 +208,11 @@ def test_half_precision_outputs_are_taken_into_single_precision_states():
     assert found.converged
     assert found.trajectory.dtype == torch.float32
     assert not torch.equal(found.trajectory, found.trajectory.bfloat16().float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_unknown_error_is_infinite_in_every_precision(dtype: torch.dtype) -> None:
+    toy = pd.Gaussian(torch.zeros(4), 1.0, pd.Discrete.linear(1000))
+    solution = pd.sample(toy, (2, 4), steps=100, window=pd.Sliding(8), max_rounds=2, dtype=dtype)
+    assert set(solution.status) == {pd.Status.BUDGET_EXHAUSTED}
+    assert solution.error.isinf().all()

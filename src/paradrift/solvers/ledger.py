@@ -115,7 +115,7 @@ class Ledger:
             samples: Sample of each contribution, shape (K,).
             contributions: In units of sqrt(v0), shape (K,); those that are not a number count as infinite.
         """
-        self.bound.index_add_(0, samples, torch.nan_to_num(contributions.double(), nan=torch.inf))
+        self.bound.index_add_(0, samples, torch.nan_to_num(contributions.double(), nan=torch.inf, posinf=torch.inf))
 
     def spent(self, samples: Tensor) -> Tensor:
         """Nats booked so far.

@@ -101,8 +101,8 @@ class _Steps:
         self.drawn = 0  # columns before this one have been drawn
         self.answers = flat.clone()
         self.status: list[Status | None] = [None] * samples
-        self.rounds = torch.zeros(samples, dtype=torch.int64)
-        self.evaluations = 0
+        self.lost: dict[int, int] = {}  # rounds of samples whose model broke
+        self.asked = self.evaluations = 0
         self.path = flat.new_full((samples, table.rows, elements), torch.nan) if keep else None
         if self.path is not None:
             self.path[:, 0] = flat
@@ -110,7 +110,7 @@ class _Steps:
     def request(self) -> Request:
         """The newest row of every sample that is still going."""
         row, count = self.row, len(self.active)
-        self.rounds[self.active.cpu()] += 1
+        self.asked += 1
         self.evaluations += count
         x = self.rows[row]
         if self.scale[row] != 1:
@@ -122,8 +122,9 @@ class _Steps:
     def take(self, answer: Tensor) -> None:
         """One step."""
         output = answer.flatten(1).to(self.answers.dtype)
-        finite = torch.isfinite(output).all(1)
+        finite = torch.isfinite(output)
         if not bool(finite.all()):
+            finite = finite.all(1)
             self._drop(finite)
             output = output[finite]
         self.outputs[self.row] = output
@@ -157,7 +158,7 @@ class _Steps:
         lost = self.active[~finite]
         self.answers[lost] = self._preview()[~finite]
         for sample in lost.tolist():
-            self.status[sample] = Status.NON_FINITE
+            self.status[sample], self.lost[sample] = Status.NON_FINITE, self.asked
         self.active = self.active[finite]
         for kept in (self.rows, self.outputs, self.noises):
             for name, tensor in kept.items():
@@ -202,7 +203,7 @@ class _Steps:
             samples=self.answers.unflatten(1, self.shape),
             status=status,
             error=error,
-            rounds=tuple(self.rounds.tolist()),
+            rounds=tuple(self.lost.get(sample, self.asked) for sample in range(len(status))),
             window=1,
             certifiable=True,
             trajectory=None if self.path is None else self.path.unflatten(2, self.shape),
