@@ -274,6 +274,16 @@ def test_the_plain_loop_calls_the_network_itself_guided_and_multistep():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_plain_loop_clips_like_the_model():
+    schedule = pd.Discrete.cosine(100)
+    model = pd.Clipped(pd.denoiser(lambda x, t: x / (1 + t[:, None] / 30), predicts="noise", schedule=schedule), 0.7)
+    own = pd.DDIM().tableau(schedule, pd.grids.default(schedule, 10))
+    start = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    expected = pd.sample(model, (3, 2), sampler=own, solver=pd.sequential(), start=start).samples
+    assert (expected.abs() == 0.7).any()  # some are clipped to the last
+    torch.testing.assert_close(loop.plain(model, own, start), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_selection_covers_models_kinds_and_steps():
     names = ("gaussian-256", "mixture-64", "mixture-1024", "digits", "digits-guided", "rough")
     cells = compare_selection.usual_cells(names)

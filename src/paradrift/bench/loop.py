@@ -1,8 +1,9 @@
 """The strongest honest sequential loop for any model and table: Python numbers, the network itself, one noise a step.
 
 It is what somebody would write who knows the table: coefficients are ready, times and conditioning are tensors made
-beforehand, guidance shares a call, noise is one ``randn`` a step. Of a model made by :func:`paradrift.denoiser` the
-network is called directly; other models (exact ones) are functions of their own, which are called as they are.
+beforehand, guidance shares a call, clipping is a product and a clamp, noise is one ``randn`` a step. Of a model made by
+:func:`paradrift.denoiser` the network is called directly; other models (exact ones) are functions of their own, which
+are called as they are. All of it lives where the start does, and on a GPU nothing in the loop waits for it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from torch import Tensor
 import paradrift as pd
 from paradrift import prepare
 from paradrift.adapters.modules import ModuleDenoiser
-from paradrift.denoisers import Guided
+from paradrift.denoisers import Clipped, Guided
 from paradrift.errors import SpecError
-from paradrift.forms import Array
+from paradrift.forms import Array, Form, convert
+from paradrift.pump import synchronize
 from paradrift.tableau import Tableau
 
-Call = Callable[[Tensor, Tensor], Tensor]
+Step = Callable[[Tensor], Tensor]  # the model at one time, of states
 Terms = list[tuple[int, float]]
 
 
@@ -61,25 +63,22 @@ def prepared(
     _, _, (noised, noises) = own.entries
     if (noised != noises).any():
         raise SpecError("expected a table whose rows draw their own noise, found one that shares noises")
-    call, kind = raw(model, len(start))
-    times = [
-        torch.full((len(start),), round(t) if kind == torch.int64 else t, dtype=kind)
-        for t in np.where(own.evaluated, own.t, 0.0).tolist()
-    ]
+    at = raw(model, len(start), start.device)
+    calls = [at(t) if used else None for t, used in zip(own.t.tolist(), own.evaluated.tolist(), strict=True)]
     states, outputs = _terms(own.a), _terms(own.b)
     scales, noise_scale = own.scale.tolist(), own.c.diagonal().tolist()
-    evaluated, reach = own.evaluated.tolist(), own.reach
+    reach = own.reach
 
     def run(noise: Callable[[int], Tensor] | None = None) -> tuple[Tensor, float]:
         draw = noise or (lambda row: torch.randn_like(start))
+        synchronize(start.device)
         begin = time.perf_counter()
         with torch.inference_mode():
             x, f = {0: start}, {}
             for row in range(1, own.rows):
                 last = row - 1
-                if evaluated[last]:
-                    state = x[last] if scales[last] == 1 else scales[last] * x[last]
-                    f[last] = call(state, times[last])
+                if (call := calls[last]) is not None:
+                    f[last] = call(x[last] if scales[last] == 1 else scales[last] * x[last])
                 new = None
                 for source, terms in ((x, states[row]), (f, outputs[row])):
                     for column, weight in terms:
@@ -91,6 +90,7 @@ def prepared(
                 x[row] = torch.zeros_like(start) if new is None else new
                 x.pop(row - reach, None)
                 f.pop(row - reach, None)
+            synchronize(start.device)
         return x[own.rows - 1], time.perf_counter() - begin
 
     return run
@@ -101,36 +101,65 @@ def _terms(weights: Array) -> list[Terms]:
     return [[(int(column), float(row[column])) for column in row.nonzero()[0]] for row in weights]
 
 
-def raw(model: pd.Denoiser, samples: int) -> tuple[Call, torch.dtype]:
-    """The network behind a model, with the conditioning of all samples at hand.
+def raw(model: pd.Denoiser, samples: int, device: torch.device) -> Callable[[float], Step]:
+    """The network behind a model, with the conditioning of all samples, and what depends on time alone, at hand.
 
     Args:
         model: The model.
         samples: Number of samples S, one row each.
+        device: Where the states live.
 
     Returns:
-        Function of states, shape (S, *shape), and times, shape (S,); and the dtype of the times.
+        Function of a time to the function of states, shape (S, *shape), that gives the outputs of that step.
     """
-    sample = torch.arange(samples)
+    sample = torch.arange(samples, device=device)
     if isinstance(model, ModuleDenoiser):
-        return _network(model, sample), _kind(model)
+        return _network(model, sample)
     if isinstance(model, Guided) and model.rescale == 0 and isinstance(model.denoiser, ModuleDenoiser):
-        both, scale = _network(model.denoiser, torch.cat([sample, ~sample])), model.scale
+        return _guided(model.scale, _network(model.denoiser, torch.cat([sample, ~sample])))
+    if isinstance(model, Clipped) and model.quantile is None and model.schedule is not None:
+        return _clipped(model, raw(model.denoiser, samples, device))
 
-        def guided(x: Tensor, t: Tensor) -> Tensor:
-            f, free = both(torch.cat([x, x]), torch.cat([t, t])).chunk(2)
-            return free + scale * (f - free)
+    def whole(t: float) -> Step:
+        time = torch.full((samples,), t, dtype=torch.float64, device=device)
+        return lambda x: model(x, time, sample)
 
-        return guided, _kind(model.denoiser)
-    return (lambda x, t: model(x, t, sample)), torch.float64
-
-
-def _kind(model: ModuleDenoiser) -> torch.dtype:
-    return torch.int64 if model.whole else torch.float32
+    return whole
 
 
-def _network(model: ModuleDenoiser, sample: Tensor) -> Call:
+def _network(model: ModuleDenoiser, sample: Tensor) -> Callable[[float], Step]:
     weights = [weight for module in model.modules for weight in module.parameters() if weight.is_floating_point()]
     dtype = weights[0].dtype if weights else None
     given, net = model.conditioning.rows(sample, sample.device, dtype), model.net
-    return lambda x, t: net(x, t, **given)
+
+    def at(t: float) -> Step:
+        time = torch.full_like(sample, round(t)) if model.whole else torch.full_like(sample, t, dtype=torch.float32)
+        return lambda x: net(x, time, **given)
+
+    return at
+
+
+def _guided(scale: float, both: Callable[[float], Step]) -> Callable[[float], Step]:
+    def at(t: float) -> Step:
+        halves = both(t)
+
+        def guided(x: Tensor) -> Tensor:
+            f, free = halves(torch.cat([x, x])).chunk(2)
+            return free + scale * (f - free)
+
+        return guided
+
+    return at
+
+
+def _clipped(model: Clipped, inner: Callable[[float], Step]) -> Callable[[float], Step]:
+    schedule, form, bound = model.schedule, model.denoiser.form, model.bound
+    assert schedule is not None
+
+    def at(t: float) -> Step:
+        own = inner(t)
+        time = np.array([t])
+        p, q = (float(weight[0]) for weight in convert(form, Form.DATA, schedule.alpha(time), schedule.sigma(time)))
+        return lambda x: (q * own(x)).add(x, alpha=p).clamp(-bound, bound)
+
+    return at
