@@ -346,3 +346,10 @@ def test_wrong_requests_are_refused(capsys):
     assert main(["bench", "toy", "--dry-run"]) != 0
     assert "expected the benchmark compare alone" in " ".join(capsys.readouterr().err.split())
     assert compare_command.wanted(None, None, None, None, None, None, None) == compare_command.ALL
+
+
+def test_errors_that_nobody_was_asked_for_are_not_compared():
+    found = {HERE: {"a": [Spot(4, 1e-3)], "b": [Spot(9, 1e-5)]}}
+    asked = equal_error.needs(found, floor=lambda model: 1e-3)
+    assert {target for _, target in asked} == {1e-1, 1e-2, 1e-3}
+    assert {target for _, target in equal_error.needs(found)} == {1e-1, 1e-2, 1e-3, 1e-4}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paradrift.bench.compare_selection import floor
 from paradrift.bench.equal_error import Place, curves, latest, needs, ours, place, profile
 from paradrift.bench.methods import CATALOGUE
 from paradrift.bench.records import Record
@@ -197,7 +198,7 @@ def _profiles(path: Path, records: Sequence[Record]) -> None:
     handles: dict[str, Artist] = {}
     for axes, kind in zip(figure.subplots(1, 2, sharey=True), ("ode", "sde"), strict=True):
         table: Mapping[tuple[Place, float], Mapping[str, float]] = {
-            spot: row for spot, row in needs(found).items() if spot[0].kind == kind
+            spot: row for spot, row in needs(found, floor=floor).items() if spot[0].kind == kind
         }
         for name, look in looks.items():
             fitting = [spot for spot, row in table.items() if name in row]

@@ -17,7 +17,7 @@ from paradrift.bench.methods import CATALOGUE, Entry
 from paradrift.errors import SpecError
 
 SAMPLES = 64
-FLOOR = 1e-4  # the smallest error that is compared
+FLOOR, HEAVY_FLOOR = 1e-4, 1e-3  # the smallest errors that are compared, of cheap models and of others
 HEAVY = frozenset({"mixture-1024", "digits", "digits-guided", "policy"})  # a row costs a millisecond or more
 WEAK = frozenset({"Anderson", "quasi-DEER", "PIADM", "wavefront", "autospeculation"})  # not asked in later cells
 HEAVY_SDE = ("sde", 100, 16)  # where heavy models are asked with noise; their ODE has 50 steps and the same width
@@ -135,10 +135,22 @@ def usual_cells(models: Sequence[str]) -> list[Cell]:
             if name not in HEAVY:
                 cells.append(cell if every else dataclasses.replace(cell, methods=strong()))
             elif (kind, steps, width) == HEAVY_SDE or rank == 0:
-                cells.append(dataclasses.replace(cell, methods=strong(), stride=2, floor=1e-3))
+                cells.append(dataclasses.replace(cell, methods=strong(), stride=2, floor=HEAVY_FLOOR))
     few = ("default", "ParaDiGMS")
     long = Cell(model="digits", kind="sde", steps=1000, width=32, methods=few, stride=5, floor=1e-2)
     return [*cells, long] if long.model in models else cells
+
+
+def floor(model: str) -> float:
+    """The smallest error that methods are asked for.
+
+    Args:
+        model: Name of a model.
+
+    Returns:
+        The error.
+    """
+    return HEAVY_FLOOR if model in HEAVY else FLOOR
 
 
 def strong() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from paradrift.bench.compare_selection import floor
 from paradrift.bench.equal_error import TARGETS, Duel, Place, curves, duels, latest, mean_ratio, needs, ours
 from paradrift.bench.records import Record
 from paradrift.bench.theory_words import grid
@@ -26,7 +27,7 @@ def tables(records: Sequence[Record]) -> str:
     found, mine = curves(records), ours(latest(records, "compare"))
     parts: list[str] = []
     for own in sorted(mine):
-        table = needs(found)
+        table = needs(found, floor=floor)
         battles = duels(table, own, mine)
         parts += ["**Ours in rounds over the best rival's, at equal error**", summary(battles, own)]
         parts += ["**Rounds at equal error, ours and the best rival's**", rounds(table, battles, own)]
@@ -81,6 +82,9 @@ def rounds(table: Table, battles: Sequence[Duel], own: str) -> str:
     for where in dict.fromkeys(duel.place for duel in battles):
         cells = [where.model, f"{where.kind.upper()} {where.steps}", where.width]
         for target in TARGETS:
+            if (where, target) not in by_spot:
+                cells.append("not asked")
+                continue
             duel, row = by_spot[where, target], table[where, target]
             mine = f"{row[own]:.1f}" if row[own] < math.inf else "—"
             mine = f"**{mine}**" if duel.ratio < 1 / NEAR else mine

@@ -20,7 +20,7 @@ Source: Dolan and Moré 2002 (performance profiles).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -176,7 +176,11 @@ def ours(records: Iterable[Record]) -> frozenset[str]:
 
 
 def needs(
-    found: Mapping[Place, Mapping[str, Sequence[Spot]]], targets: Sequence[float] = TARGETS, *, flips: bool = False
+    found: Mapping[Place, Mapping[str, Sequence[Spot]]],
+    targets: Sequence[float] = TARGETS,
+    *,
+    flips: bool = False,
+    floor: Callable[[str], float] = lambda model: 0.0,
 ) -> dict[tuple[Place, float], dict[str, float]]:
     """Rounds by place, error and method; the sequential sampler is one of them.
 
@@ -184,13 +188,14 @@ def needs(
         found: Measurements by place and method.
         targets: Errors.
         flips: Whether points with flips count at errors of 1e-2 and below.
+        floor: The smallest error that methods were asked for on a model: smaller ones are not compared.
 
     Returns:
         Rounds, at most those of the sequential sampler; infinite where a method does not reach the error.
     """
     result: dict[tuple[Place, float], dict[str, float]] = {}
     for where, methods in found.items():
-        for target in targets:
+        for target in (target for target in targets if target >= floor(where.model)):
             row: dict[str, float] = {}
             for name, spots in methods.items():
                 rounds = rounds_at(spots, target, unflipped=not flips and target <= STRICT)
