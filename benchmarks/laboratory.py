@@ -18,7 +18,6 @@ from paradrift.bench.problems import Problem
 from paradrift.noise import Philox
 
 BANDS = (0, 1, 2, 3, 4, 6, 8, 11, 15, 20, 30, 50, 80, 130, 220, 400)  # first principal component of each band
-CHUNK = 512  # rows in one model call
 
 
 class Nodes(NamedTuple):
@@ -54,19 +53,19 @@ class Chain:
         self.b = of(table.band("b", 1)[1:] / table.alpha[1:])
         c = of(table.band("c", 0)[1:] / table.alpha[1:])
         noise, who = Philox(seed=seed, shape=problem.shape, dtype=problem.dtype), torch.arange(samples)
-        self.spread = table.start / float(self.alpha[0])
-        self.start = noise.start(who).flatten(1) * self.spread
+        self.start = noise.start(who).flatten(1) * table.start / self.alpha[0]
         columns = torch.arange(1, table.rows).expand(samples, -1)
         drawn = noise.draw(who, columns).flatten(2).movedim(1, 0) if table.noisy else self.start[None]
         self.kick = c[:, None, None] * drawn
         self.size = self.start.shape[1]
 
     def evaluate(self, y: Tensor, nodes: Tensor) -> Tensor:
-        """Data predictions of K nodes of all samples at y, shape (K, S, D)."""
-        x = (self.seen[nodes, None, None] * y).view(-1, *self.problem.shape)
-        t, who = self.t[nodes].repeat_interleave(self.samples), torch.arange(self.samples).repeat(len(nodes))
-        rows = zip(x.split(CHUNK), t.split(CHUNK), who.split(CHUNK), strict=True)
-        return torch.cat([self.model(*some) for some in rows]).view(len(nodes), self.samples, self.size)
+        """Data predictions of K nodes at y, shape (K, S, D): a call for each, as batches may change the last bits."""
+        who, found = torch.arange(self.samples), list[Tensor]()
+        for node, state in zip(nodes.tolist(), y, strict=True):
+            x = (self.seen[node] * state).view(-1, *self.problem.shape)
+            found.append(self.model(x, self.t[node].expand(self.samples), who).flatten(1))
+        return torch.stack(found)
 
     def product(self, node: int, y: Tensor, change: Tensor) -> Tensor:
         """The derivative of a node's data prediction at y, shape (S, D), times a change: exact, by forward mode."""
@@ -75,20 +74,17 @@ class Chain:
             found = forward_ad.unpack_dual(self.evaluate(dual, torch.tensor([node]))).tangent
         return torch.zeros_like(change) if found is None else found[0].clone()
 
-    def march(self, answer: Callable[[int, Tensor], Tensor], start: Tensor | None = None) -> Nodes:
+    def march(self, answer: Callable[[int, Tensor], Tensor]) -> Nodes:
         """The table with given answers, shape (S, D) each: y of rows 0 to M, f of nodes 0 to M - 1."""
-        y, f = [self.start if start is None else start], []
+        y, f = [self.start], []
         for node in range(self.nodes):
             f.append(answer(node, y[-1]))
             y.append(self.a[node] * y[-1] + self.b[node] * f[-1] + self.kick[node])
         return Nodes(torch.stack(y), torch.stack(f))
 
-    def sequential(self, moved: float = 0.0) -> Nodes:
-        """The sequential sampler's rows and data predictions; starts may be moved, in their own standard deviations."""
-        aside = torch.randn(self.start.shape, generator=torch.Generator().manual_seed(0), dtype=self.start.dtype)
-        return self.march(
-            lambda node, y: self.evaluate(y[None], torch.tensor([node]))[0], self.start + moved * self.spread * aside
-        )
+    def sequential(self) -> Nodes:
+        """The sequential sampler's rows and data predictions."""
+        return self.march(lambda node, y: self.evaluate(y[None], torch.tensor([node]))[0])
 
     def error(self, y: Tensor, answer: Tensor) -> Tensor:
         """Distance of last rows, rms over elements in units of sqrt(v0), shape (S,)."""

@@ -111,12 +111,6 @@ def test_rounds_count_until_the_error_stays_below(ideas):
     assert ideas.rounds_to(errors, 0.1).tolist() == [3, 0, 4]
 
 
-def test_starts_are_moved_by_their_own_standard_deviation(ideas):
-    chain = ideas.Chain(gaussian(pd.Euler(), steps=3), 2000)
-    gap = (chain.sequential(moved=0.1).y[0] - chain.start).square().mean().sqrt()
-    assert abs(float(gap) / (0.1 * float(chain.start.square().mean().sqrt())) - 1) < 0.06  # 3.8 sigma
-
-
 def run(ideas, tmp_path, *words):
     result = CliRunner().invoke(ideas.app, ["--quick", "--out", str(tmp_path / "o.jsonl"), *words])
     assert result.exit_code == 0, result.output
@@ -125,11 +119,10 @@ def run(ideas, tmp_path, *words):
 
 def check(ideas, records):
     for record in records:
-        needed = [record.extra[f"rounds to {level:.0e}"] for level in ideas.LEVELS]
+        needed = [record.extra[f"mean to {level:.0e}"] for level in ideas.LEVELS]
         assert needed == sorted(needed)
         assert 0 < record.rounds_mean == needed[1] <= record.rounds_max <= record.extra["rounds made"]
-        assert record.error_worst < ideas.LEVELS[-1]
-        assert 0 < record.extra["stable"] <= 2
+        assert record.error_worst <= ideas.ENOUGH
         assert record.extra["unmet"] == 0
 
 
