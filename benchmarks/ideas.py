@@ -10,9 +10,9 @@ Sweeps of the whole chain as the library makes them, in y = x / alpha and in dat
 with ref and f the states and data predictions of the last evaluation. An *idea* is a prior, a law learned from what was
 evaluated, or a step on top. The judge is an oracle that knows the answer: rounds until the error of a sample stays
 below a level. Stops, windows and guesses of entering nodes play no part; what is left is what slopes can do. The rounds
-of a record are those to 1e-2, means and medians for all levels stand in ``extra``; a level that is not met counts as one round more
-than were made. Nodes are evaluated in the same batches as by the sequential sampler, so the answer is met to the last
-bit, even where rounding grows. What came of it is told in docs/decisions.md.
+of a record are those to 1e-2; means and medians for all levels stand in ``extra``. A level that is not met counts as
+one round more than were made. Nodes are evaluated in the same batches as by the sequential sampler, so the answer is
+met to the last bit, even where rounding grows. What came of it is told in docs/decisions.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The laboratory of slopes: its chain is the library's, its laws are exact where theory says so, its script runs."""
+"""The laboratory of slopes: its chain is the library's, its laws are exact where theory says so, its scripts run."""
 
 import dataclasses
 import importlib
@@ -109,6 +109,19 @@ def test_two_iterates_combined_solve_a_linear_equation(ideas):
 def test_rounds_count_until_the_error_stays_below(ideas):
     errors = torch.tensor([[1.0, 0.01, 1.0], [0.05, 0.01, 1.0], [0.2, 0.01, 1.0], [0.01, 0.01, math.nan]])
     assert ideas.rounds_to(errors, 0.1).tolist() == [3, 0, 4]
+
+
+def test_rounds_and_evaluations_are_shared_among_the_parts_of_a_chain(ideas):
+    """A width that changes with the front: 4 nodes at first, 9 towards the end, never beyond it."""
+    windows = importlib.import_module("growing_windows")
+    window = windows.Growing(4, 9)
+    assert window.limit(torch.tensor([0, 20, 49]), 50).tolist() == [4, 26, 50]
+    record, spent = windows.solve(mixture(stochastic=True), 3, window)
+    assert spent[0].sum().item() == pytest.approx(record.rounds_mean)
+    assert spent[1].sum().item() == pytest.approx(record.evaluations / 3)
+    assert bool((spent > 0).all())
+    assert record.error_worst < 1e-2
+    assert record.extra["calls, k = 8"] == pytest.approx(record.rounds_mean + record.evaluations / 3 / 8, abs=0.01)
 
 
 def run(ideas, tmp_path, *words):
