@@ -5,8 +5,9 @@ method that would evaluate 50 rows at once is no rival of one that has 16. What 
 out, so it does not matter that tolerances of different methods mean different things.
 
 To add a method, add an :class:`Entry`. Rivals get the choices that their papers recommend, the starting point and stop
-of their own, and no verification round; neither do ours here. Where a paper leaves a choice, the one that did best on
-the problem set is taken; see ``docs/comparison.md``.
+of their own, and no verification round; neither do ours here. DEER with whole Jacobians is not among them: it asks for
+a product for each element in every row, many times the rows of any width. Where a paper leaves a choice, the one that
+did best on the problem set is taken; see ``docs/comparison.md``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from paradrift.guesses import Repeat
 from paradrift.slopes import Zero
 from paradrift.solvers.chords import PUBLISHED
 from paradrift.solvers.fixed_point import FixedPoint
-from paradrift.solvers.jacobians import Diagonal, Full, Jacobian
+from paradrift.solvers.jacobians import Diagonal
 from paradrift.solvers.method import Method
 from paradrift.solvers.preconditioning import Preconditioned
 from paradrift.tableau import Tableau
@@ -163,17 +164,9 @@ def starts(steps: int, cores: int) -> tuple[int, ...]:
     return tuple(sorted(start for start in scaled if start < steps))
 
 
-def _newton(jacobian: Jacobian) -> Making:
-    def make(knob: float, width: int | None, problem: Problem) -> Method:
-        rows = None if width is None else max(1, width // 2)  # a product with a tangent costs as much as a row
-        return pd.newton(jacobian, window=rows, tol=knob)
-
-    return make
-
-
-def _few(problem: Problem, width: int | None) -> bool:
-    """Full Jacobians need as many products as there are elements, in every row: no rival where rows are few."""
-    return width is None and math.prod(problem.shape) <= 64
+def _newton(knob: float, width: int | None, problem: Problem) -> Method:
+    rows = None if width is None else max(1, width // 2)  # a product with a tangent costs as much as a row
+    return pd.newton(Diagonal(), window=rows, tol=knob)
 
 
 def _chords(knob: float, width: int | None, problem: Problem) -> Method:
@@ -221,13 +214,6 @@ CATALOGUE: tuple[Entry, ...] = (
         fits=_chords_fits,
     ),
     Entry(name="ParaSolver", paper="Lu, Zhu, Hou 2025", make=_parasolver, ladder=CHANGES, fits=_one_step),
-    Entry(name="DEER", paper="Lim et al. 2024, full Jacobians", make=_newton(Full()), ladder=CHANGES[3:], fits=_few),
-    Entry(
-        name="quasi-DEER",
-        paper="Gonzalez et al. 2024, Hutchinson diagonals",
-        make=_newton(Diagonal()),
-        ladder=CHANGES[3:],
-    ),
     Entry(name="relaxed", paper="Krasnosel'skii-Mann, as ParaFlow", make=_relaxed, ladder=CHANGES[3:]),
     Entry(name="PIADM", paper="Chen et al. 2024", make=_piadm, ladder=COUNTS, knob="sweeps of a block"),
     Entry(
