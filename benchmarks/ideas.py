@@ -1,6 +1,6 @@
 """The laboratory of slopes: what would better surrogates be worth, if the stop cost nothing?
 
-    python benchmarks/ideas.py --out benchmarks/results/ideas.jsonl     # ten minutes on one core
+    python benchmarks/ideas.py --out benchmarks/results/ideas.jsonl     # a quarter of an hour on one core
     python benchmarks/ideas.py --quick                                  # two samples of short chains
 
 Sweeps of the whole chain as the library makes them, in y = x / alpha and in data form,
