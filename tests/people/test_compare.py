@@ -353,3 +353,8 @@ def test_errors_that_nobody_was_asked_for_are_not_compared():
     asked = equal_error.needs(found, floor=lambda model: 1e-3)
     assert {target for _, target in asked} == {1e-1, 1e-2, 1e-3}
     assert {target for _, target in equal_error.needs(found)} == {1e-1, 1e-2, 1e-3, 1e-4}
+
+
+def test_a_place_without_rivals_is_no_comparison():
+    alone = equal_error.needs({HERE: {"ours": [Spot(4, 1e-9)]}})
+    assert equal_error.duels(alone, "ours", frozenset({"ours"})) == []

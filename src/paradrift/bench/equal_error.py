@@ -213,13 +213,13 @@ def duels(table: Mapping[tuple[Place, float], Mapping[str, float]], own: str, al
         all_ours: All of ours: none of them is a rival.
 
     Returns:
-        One for each error and each place where ours was measured.
+        One for each error and each place where ours and a rival were measured.
     """
     result: list[Duel] = []
     for (where, target), row in table.items():
         rivals = {name: rounds for name, rounds in row.items() if name not in all_ours}
         best = min(rivals, key=lambda name: rivals[name])
-        if own in row:
+        if own in row and len(rivals) > 1:  # the sequential sampler alone is no comparison
             result.append(Duel(where, target, min(row[own], row["sequential"]), rivals[best], best))
     return result
 
