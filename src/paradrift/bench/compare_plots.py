@@ -41,11 +41,14 @@ def styles(names: Sequence[str], own: frozenset[str]) -> dict[str, Style]:
     """
     order = {entry.name: index for index, entry in enumerate(CATALOGUE)}
     found: dict[str, Style] = {}
-    theirs = sorted((name for name in names if name not in own), key=lambda name: (order.get(name, 99), name))
+    rivals = [name for name in order if name not in own]
+    theirs = [*rivals, *sorted(set(names) - own - set(rivals))]
     for index, name in enumerate(sorted(own, key=lambda name: order.get(name, 99))):
         colour = OWN[index % len(OWN)]
         found[name] = dict(color=colour, marker="o", markersize=5, linewidth=2.6, zorder=5, linestyle=DASHES[index % 3])
     for index, name in enumerate(theirs):
+        if name not in names:
+            continue
         dash = DASHES[index // len(RIVALS) % len(DASHES)]
         look = dict(color=RIVALS[index % len(RIVALS)], marker=MARKS[index % len(MARKS)], linestyle=dash)
         found[name] = dict(**look, markersize=4, linewidth=1.2, zorder=3)
