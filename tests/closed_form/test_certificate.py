@@ -271,7 +271,8 @@ def test_what_cannot_be_certified_is_refused():
             pd.certificate.kl(solution, model, **audit)
 
     good = solved(MIXTURE, (4, 2), steps=10, tol=0.1)
-    finish = solved(MIXTURE, (4, 2), steps=10, stop=pd.Tolerance(0.1, finish=True))
+    early = pd.Tolerance(0.1, finish=True)
+    finish = solved(MIXTURE, (4, 2), steps=10, stop=early, window=pd.Whole())  # planned, it would be sequential
     refused(finish, "expected a causal path, found one whose stop looked at later rows")
     refused(pd.sample(MIXTURE, (4, 2), steps=10, seed=3), "expected a solution with its path, found none")
     refused(solved(MIXTURE, (4, 2), steps=10, tol=0.0, max_rounds=2), "found sample 0: budget exhausted")
