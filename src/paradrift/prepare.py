@@ -21,6 +21,7 @@ from paradrift.solvers.method import Method
 from paradrift.solvers.sweep import Solver
 from paradrift.stopping import Stop, Tolerance
 from paradrift.tableau import Tableau
+from paradrift.tabulated import reformed, tabulated
 from paradrift.verdicts import Exact, Verdict
 from paradrift.windows import Window
 
@@ -186,7 +187,7 @@ def in_form_of(denoiser: Denoiser, table: Tableau) -> Tableau:
     """
     if table.form is not denoiser.form and Form.VALUE in (table.form, denoiser.form):
         raise SpecError(f"expected a model of form {table.form.value}, found {denoiser.form.value}")
-    return table.reform(denoiser.form)
+    return reformed(table, denoiser.form)
 
 
 def own_table(
@@ -223,7 +224,7 @@ def own_table(
     chosen = sampler if sampler is not None else DDPM()
     if not hasattr(chosen, "tableau"):
         raise SpecError(f"expected a sampler such as DDIM() or DDPM(), found {chosen!r}")
-    return chosen.tableau(denoiser.schedule, grid)
+    return tabulated(chosen, denoiser.schedule, grid)
 
 
 def noise_for(
