@@ -65,10 +65,12 @@ class Experience:
 
     Args:
         rounds: Rounds taken, as a share of those predicted.
+        rows: Rows of a round, as a share of full windows and the nodes that are evaluated once more.
         engine: Seconds a round of the solver itself, as a share of those expected.
     """
 
     rounds: float = 1.0
+    rows: float = 1.0
     engine: float = 1.0
 
 
@@ -93,7 +95,16 @@ def experience_of(model: object, nodes: int, samples: int, tol: float | None) ->
 
 
 def learn(
-    model: object, nodes: int, samples: int, tol: float | None, width: int, rounds: int, engine_seconds: float
+    model: object,
+    nodes: int,
+    samples: int,
+    tol: float | None,
+    width: int,
+    verify: int,
+    *,
+    rounds: int,
+    evaluations: int,
+    engine_seconds: float,
 ) -> None:
     """Remember what a planned solve has taken.
 
@@ -103,17 +114,26 @@ def learn(
         samples: Number of samples S.
         tol: The tolerance; None for other stops.
         width: Width that was planned; 1 teaches nothing.
+        verify: Number of nodes that are evaluated once more.
         rounds: Rounds it took.
+        evaluations: Rows it evaluated.
         engine_seconds: Wall time outside model, noise and planner.
     """
     if width <= 1:
         return
-    share = min(max(rounds / rounds_of(width, nodes), TRUST[0]), TRUST[1])
-    engine = max(engine_seconds, 0.0) / rounds / (ENGINE[0] + ENGINE[1] * width)
+    found = Experience(
+        rounds=_trusted(rounds / rounds_of(width, nodes)),
+        rows=min(1.0, _trusted(evaluations / (samples * (rounds * width + min(verify, nodes))))),
+        engine=_trusted(max(engine_seconds, 0.0) / rounds / (ENGINE[0] + ENGINE[1] * width)),
+    )
     try:
-        _experience[(id(model), nodes, samples, tol)] = (weakref.ref(model), Experience(rounds=share, engine=engine))
+        _experience[(id(model), nodes, samples, tol)] = (weakref.ref(model), found)
     except TypeError:  # an object without weak references is planned anew each time
         pass
+
+
+def _trusted(share: float) -> float:
+    return min(max(share, TRUST[0]), TRUST[1])
 
 
 def measure_costs(
@@ -174,6 +194,8 @@ def measure_costs(
 def cost_of(rows: float, costs: dict[int, float]) -> float:
     """Seconds of a call, interpolated; proportional to the rows beyond the largest measured number.
 
+    No call counts as longer than one of more rows: that was a busy spell of the machine.
+
     Args:
         rows: Number of rows.
         costs: Measured seconds by number of rows.
@@ -184,7 +206,8 @@ def cost_of(rows: float, costs: dict[int, float]) -> float:
     known = sorted(costs)
     if rows >= known[-1]:
         return costs[known[-1]] * rows / known[-1]
-    return float(np.interp(rows, known, [costs[size] for size in known]))
+    seconds = np.minimum.accumulate([costs[size] for size in reversed(known)])[::-1]
+    return float(np.interp(rows, known, seconds))
 
 
 def rounds_of(width: int, nodes: int) -> float:
@@ -225,7 +248,7 @@ def choose(
         rounds = min(float(nodes), known.rounds * rounds_of(width, nodes))
         checked = min(verify, nodes) / rounds
         engine = known.engine * (ENGINE[0] + ENGINE[1] * width)
-        seconds = rounds * (cost_of(samples * (width + checked), costs) + engine)
+        seconds = rounds * (cost_of(known.rows * samples * (width + checked), costs) + engine)
         if seconds < least:
             best, least = width, seconds
     if best == 1:

@@ -114,7 +114,8 @@ def rounds(  # noqa: DOC403, DOC405
             tol = solver.stop.tol if isinstance(solver.stop, Tolerance) else None
             known = experience_of(denoiser, table.nodes, samples, tol)
             choice = choose(solver.window, costs, samples, table.nodes, solver.verify, known)
-            taught = functools.partial(learn, denoiser, table.nodes, samples, tol, choice.window.width)
+            width = choice.window.width
+            taught = functools.partial(learn, denoiser, table.nodes, samples, tol, width, solver.verify)
             solver = dataclasses.replace(solver, window=choice.window)
             words, sequential_seconds = choice.words, choice.sequential_seconds
             planned = time.perf_counter() - planning
@@ -164,7 +165,7 @@ def rounds(  # noqa: DOC403, DOC405
         rejected=outcome.rejected,
     )
     if taught is not None and set(outcome.status) == {Status.CONVERGED}:
-        taught(stats.rounds, stats.engine_seconds)
+        taught(rounds=stats.rounds, evaluations=stats.evaluations, engine_seconds=stats.engine_seconds)
     addressed = generator is None and noise is None
     return Solution(
         samples=outcome.samples,

@@ -41,17 +41,18 @@ def test_a_model_that_takes_few_rounds_is_promised_them_the_next_time() -> None:
 
 def test_what_is_learned_is_the_models_own_and_bounded() -> None:
     model, other = torch.nn.Identity(), torch.nn.Identity()
-    learn(model, nodes=100, samples=2, tol=1e-2, width=16, rounds=1, engine_seconds=0.01)
+    learn(model, 100, 2, 1e-2, 16, 32, rounds=1, evaluations=72, engine_seconds=3e-3)
     known = experience_of(model, 100, 2, 1e-2)
     assert known.rounds == 0.5  # one round of an expected fifteen is not believed
-    assert known.engine == pytest.approx(0.01 / (ENGINE[0] + ENGINE[1] * 16))
+    assert known.rows == pytest.approx(72 / (2 * (16 + 32)))
+    assert known.engine == pytest.approx(3e-3 / (ENGINE[0] + ENGINE[1] * 16))
     for asked in ((other, 100, 2, 1e-2), (model, 50, 2, 1e-2), (model, 100, 1, 1e-2), (model, 100, 2, 1e-3)):
         assert experience_of(*asked) == Experience()
 
 
 def test_a_sequential_solve_teaches_nothing() -> None:
     model = torch.nn.Identity()
-    learn(model, nodes=100, samples=1, tol=None, width=1, rounds=100, engine_seconds=0.01)
+    learn(model, 100, 1, None, 1, 0, rounds=100, evaluations=100, engine_seconds=0.01)
     assert experience_of(model, 100, 1, None) == Experience()
 
 
@@ -65,3 +66,17 @@ def test_a_planned_solve_teaches_the_next_one(monkeypatch: pytest.MonkeyPatch) -
     assert known.rounds < 1  # Gaussian data are easy
     again = pd.sample(toy, (1, 4), steps=100)
     torch.testing.assert_close(again.samples, first.samples, rtol=0, atol=2e-2)
+
+
+def test_a_busy_spell_does_not_make_a_batch_dearer_than_a_larger_one() -> None:
+    costs = {1: 10e-3, 16: 31e-3, 32: 26e-3}
+    assert cost_of(16, costs) == pytest.approx(26e-3)
+    assert cost_of(1, costs) == pytest.approx(10e-3)
+    assert cost_of(64, costs) == pytest.approx(52e-3)
+
+
+def test_rows_that_a_window_spares_are_not_paid_for() -> None:
+    costs = {1: 10e-3, 8: 18e-3, 16: 30e-3, 32: 60e-3}
+    full = choose(Auto(), costs, samples=1, nodes=50, verify=50)
+    spared = choose(Auto(), costs, samples=1, nodes=50, verify=50, known=Experience(rows=0.6))
+    assert spared.seconds < full.seconds
