@@ -33,7 +33,8 @@ from paradrift.windows import Auto, Sliding
 PROBES = (16, 8, 32, 4, 64, 128)  # widths to measure, in this order, as far as the budget goes
 SETTLING = 10.0  # K and eta: fitted on the embedded model at 50, 250 and 1000 steps, tol 1e-2
 SHARE = 0.63
-MARGIN = 0.8  # a parallel plan must promise this share of the sequential time: the solver itself is not free either
+MARGIN = 0.8  # share of the sequential time that a parallel plan must promise where the solver's own time is not known
+GAIN = 0.95  # and where it is counted
 BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
 BRIEF = 0.3  # but then not more than these seconds
 ENGINE = 2e-3, 1.5e-5  # seconds a round that the solver takes, and more for each node of the window, until measured
@@ -243,7 +244,7 @@ def choose(
     sequential = nodes * costs[samples] if samples in costs else nodes * cost_of(samples, costs)
     widths = [width for width in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256) if width <= auto.widest]
     widths = [width for width in widths if width < nodes] + ([nodes] if nodes <= auto.widest else [])
-    best, least = 1, sequential * MARGIN
+    best, least = 1, sequential * GAIN
     for width in widths:
         rounds = min(float(nodes), known.rounds * rounds_of(width, nodes))
         checked = min(verify, nodes) / rounds

@@ -31,7 +31,7 @@ def test_where_batches_or_the_solver_cost_more_than_they_save_the_plan_is_sequen
 
 
 def test_a_model_that_takes_few_rounds_is_promised_them_the_next_time() -> None:
-    costs = {1: 10e-3, 4: 20e-3, 16: 60e-3, 64: 240e-3}
+    costs = {1: 10e-3, 4: 24e-3, 16: 75e-3, 64: 300e-3}
     first = choose(Auto(), costs, samples=1, nodes=50, verify=0)
     easier = choose(Auto(), costs, samples=1, nodes=50, verify=0, known=Experience(rounds=0.5))
     assert first.window.width == 1
