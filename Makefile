@@ -20,9 +20,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP) ## Draw digits sequentially and in parallel, side by side.
-	@echo "paradrift: drawing 4 digits with DDPM, 1000 steps, first sequentially (the slowest part), then in parallel"
+	@echo "paradrift: drawing 4 digits with DDPM, 1000 steps, no guidance, first sequentially (the slowest part), then in parallel"
 	@echo "paradrift: pictures go to $(OUT)/; the window is fixed, because on a busy machine the planner may prefer none"
-	@$(BIN)/paradrift sample --window 16 --out $(OUT)
+	@$(BIN)/paradrift sample --window 16 --guidance 1 --out $(OUT)
 
 test: $(STAMP) ## Run the default tests.
 	@echo "paradrift: running the tests"
