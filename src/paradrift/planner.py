@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,33 +76,31 @@ class Experience:
 
 
 _measured: dict[tuple[object, ...], tuple[Callable[[], object], dict[int, float]]] = {}
-_experience: dict[tuple[object, ...], tuple[Callable[[], object], Experience]] = {}
+_experience: dict[tuple[int, Hashable], tuple[Callable[[], object], Experience]] = {}
 
 
-def experience_of(model: object, nodes: int, samples: int, tol: float | None) -> Experience:
+def experience_of(model: object, chain: Hashable) -> Experience:
     """What has been learned from planned solves of a model.
 
     Args:
         model: The denoiser.
-        nodes: Nodes M.
-        samples: Number of samples S.
-        tol: The tolerance; None for other stops.
+        chain: What the solves had in common: nodes, noise, batch, tolerance, device.
 
     Returns:
         The experience; without any, predictions stand as they are.
     """
-    alive, known = _experience.get((id(model), nodes, samples, tol), (lambda: None, Experience()))
+    alive, known = _experience.get((id(model), chain), (lambda: None, Experience()))
     return known if alive() is model else Experience()
 
 
 def learn(
     model: object,
+    chain: Hashable,
+    *,
     nodes: int,
     samples: int,
-    tol: float | None,
     width: int,
     verify: int,
-    *,
     rounds: int,
     evaluations: int,
     engine_seconds: float,
@@ -111,9 +109,9 @@ def learn(
 
     Args:
         model: The denoiser.
+        chain: What solves must have in common to learn from each other.
         nodes: Nodes M.
         samples: Number of samples S.
-        tol: The tolerance; None for other stops.
         width: Width that was planned; 1 teaches nothing.
         verify: Number of nodes that are evaluated once more.
         rounds: Rounds it took.
@@ -128,7 +126,7 @@ def learn(
         engine=_trusted(max(engine_seconds, 0.0) / rounds / (ENGINE[0] + ENGINE[1] * width)),
     )
     try:
-        _experience[(id(model), nodes, samples, tol)] = (weakref.ref(model), found)
+        _experience[(id(model), chain)] = (weakref.ref(model), found)
     except TypeError:  # an object without weak references is planned anew each time
         pass
 

@@ -112,10 +112,10 @@ def rounds(  # noqa: DOC403, DOC405
             planning = time.perf_counter()
             costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial)
             tol = solver.stop.tol if isinstance(solver.stop, Tolerance) else None
-            known = experience_of(denoiser, table.nodes, samples, tol)
-            choice = choose(solver.window, costs, samples, table.nodes, solver.verify, known)
-            width = choice.window.width
-            taught = functools.partial(learn, denoiser, table.nodes, samples, tol, width, solver.verify)
+            chain = (table.nodes, table.noisy, shape, tol, dtype, str(device), torch.get_num_threads())
+            choice = choose(solver.window, costs, samples, table.nodes, solver.verify, experience_of(denoiser, chain))
+            told = dict(nodes=table.nodes, samples=samples, width=choice.window.width, verify=solver.verify)
+            taught = functools.partial(learn, denoiser, chain, **told)
             solver = dataclasses.replace(solver, window=choice.window)
             words, sequential_seconds = choice.words, choice.sequential_seconds
             planned = time.perf_counter() - planning

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -41,30 +43,41 @@ def test_a_model_that_takes_few_rounds_is_promised_them_the_next_time() -> None:
 
 def test_what_is_learned_is_the_models_own_and_bounded() -> None:
     model, other = torch.nn.Identity(), torch.nn.Identity()
-    learn(model, 100, 2, 1e-2, 16, 32, rounds=1, evaluations=72, engine_seconds=3e-3)
-    known = experience_of(model, 100, 2, 1e-2)
+    taught = dict(nodes=100, samples=2, width=16, verify=32)
+    learn(model, "noisy", **taught, rounds=1, evaluations=72, engine_seconds=3e-3)
+    known = experience_of(model, "noisy")
     assert known.rounds == 0.5  # one round of an expected fifteen is not believed
     assert known.rows == pytest.approx(72 / (2 * (16 + 32)))
     assert known.engine == pytest.approx(3e-3 / (ENGINE[0] + ENGINE[1] * 16))
-    for asked in ((other, 100, 2, 1e-2), (model, 50, 2, 1e-2), (model, 100, 1, 1e-2), (model, 100, 2, 1e-3)):
-        assert experience_of(*asked) == Experience()
+    assert experience_of(other, "noisy") == Experience()
+    assert experience_of(model, "without noise") == Experience()
 
 
 def test_a_sequential_solve_teaches_nothing() -> None:
     model = torch.nn.Identity()
-    learn(model, 100, 1, None, 1, 0, rounds=100, evaluations=100, engine_seconds=0.01)
-    assert experience_of(model, 100, 1, None) == Experience()
+    taught = dict(nodes=100, samples=1, width=1, verify=0)
+    learn(model, "chain", **taught, rounds=100, evaluations=100, engine_seconds=0.01)
+    assert experience_of(model, "chain") == Experience()
 
 
 def test_a_planned_solve_teaches_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = pd.Gaussian(torch.zeros(4), 1.0, pd.Discrete.linear(1000))
     monkeypatch.setattr("paradrift.solving.measure_costs", lambda *args: dict(FLAT))
+    told: list[Experience] = []
+
+    def choosing(*args: Any) -> planner.Choice:
+        told.append(args[-1])
+        return choose(*args)
+
+    monkeypatch.setattr("paradrift.solving.choose", choosing)
     first = pd.sample(toy, (1, 4), steps=100)
-    known = planner.experience_of(toy, 100, 1, 1e-2)
-    width = choose(Auto(), FLAT, samples=1, nodes=100, verify=64).window.width
-    assert known.rounds == pytest.approx(max(0.5, first.stats.rounds / rounds_of(width, 100)))
-    assert known.rounds < 1  # Gaussian data are easy
     again = pd.sample(toy, (1, 4), steps=100)
+    pd.sample(toy, (1, 4), steps=100, sampler=pd.DDIM())
+    before, after, other = told
+    width = choose(Auto(), FLAT, samples=1, nodes=100, verify=64).window.width
+    assert before == Experience() == other  # a chain without noise is another chain
+    assert after.rounds == pytest.approx(max(0.5, first.stats.rounds / rounds_of(width, 100)))
+    assert after.rounds < 1  # Gaussian data are easy
     torch.testing.assert_close(again.samples, first.samples, rtol=0, atol=2e-2)
 
 
