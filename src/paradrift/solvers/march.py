@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State
@@ -25,6 +28,8 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
     not vanish: in tables with such rows :math:`z_m` itself is summed up, and :math:`d_m = z_m - \hat z_m` follows, one
     operation a row more. Products and sums are separate operations on purpose: fused ones may round differently in
     vectorised and scalar code.
+
+    Where a row needs one row before it only, the sequential part is done in stretches: see :func:`_stretches`.
 
     Args:
         state: The windows; ``z`` changes in place.
@@ -50,14 +55,17 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
     else:
         away[reach:] = torch.where(free, held - state.ref[inside], away[reach:])
         gains = {lag: gain * free for lag, gain in gains.items()}
-    sequential = [(lag, gain.unbind()) for lag, gain in gains.items()]
-    distance = away.unbind()
     if here.mixed:
-        _mixed(state, held, distance, sequential, inside, reach, free)
+        _mixed(state, held, away, gains, inside, reach, free)
         return
-    for index in range(stop - first):
-        for lag, gain in sequential:
-            distance[index + reach].add_(gain[index] * distance[index + reach - lag])
+    size = _stretch(len(state.z)) if list(gains) == [1] else 1
+    if size > 1:
+        away = _stretches(away, gains[1], first % size, size)
+    else:
+        distance, sequential = away.unbind(), [(lag, gain.unbind()) for lag, gain in gains.items()]
+        for index in range(stop - first):
+            for lag, gain in sequential:
+                distance[index + reach].add_(gain[index] * distance[index + reach - lag])
     for lag, gain in gains.items():
         held += gain * away[reach - lag : len(away) - lag]
     state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])
@@ -66,13 +74,14 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
 def _mixed(
     state: State,
     held: Tensor,
-    distance: tuple[Tensor, ...],
-    sequential: list[tuple[int, tuple[Tensor, ...]]],
+    away: Tensor,
+    gains: dict[int, Tensor],
     inside: slice,
     reach: int,
     free: Tensor | None,
 ) -> None:
     """The substitution in values: what a row that repeats itself adds up to is its reference, to the last bit."""
+    distance, sequential = away.unbind(), [(lag, gain.unbind()) for lag, gain in gains.items()]
     value, reference = held.unbind(), state.ref[inside].unbind()
     for index, row in enumerate(value):
         for lag, gain in sequential:
@@ -82,3 +91,45 @@ def _mixed(
             moved if free is None else torch.where(free[index], moved, distance[index + reach])
         )
     state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])
+
+
+def _stretch(positions: int) -> int:
+    """Rows of a stretch: about the root of the window; 1 where a plain loop is as fast."""
+    return 1 << round(math.log2(positions) / 2) if positions > 32 else 1  # measured: 18 rows lose, 66 gain threefold
+
+
+def _stretches(away: Tensor, gain: Tensor, skipped: int, size: int) -> Tensor:
+    r"""Solve :math:`d_m = h_m + g_m d_{m-1}` in about :math:`2\sqrt W` steps instead of W.
+
+    Inside a stretch, :math:`d_m = l_m + (\prod_{j \le m} g_j)\, d_-`, where :math:`d_-` is the last distance before it
+    and l solves the equation from zero. All stretches find l at once, then hand on their last distances one after the
+    other. Distances that vanish still do, exactly. Stretches begin at fixed positions of the window, so nothing depends
+    on where the other samples of a batch stand.
+
+    Args:
+        away: The distance before the first row, then h, shape (1 + K, S, D).
+        gain: g, shape (K, S, 1) or (K, S, D).
+        skipped: Rows between the beginning of a stretch and the first row.
+        size: Rows of a stretch.
+
+    Returns:
+        The distances, shape (1 + K, S, D).
+    """
+    rows = len(gain)
+    count = -(-(skipped + rows) // size)
+    padded = (0, 0, 0, 0, skipped, count * size - skipped - rows)
+    inner = pad(away[1:], padded).unflatten(0, (count, size))
+    through = pad(gain, padded).unflatten(0, (count, size))
+    if skipped:  # what is before the first row is handed on as it is
+        inner[0, skipped - 1] = away[0]
+    steps, gains = inner.unbind(1), through.unbind(1)
+    for row in range(1, size):
+        steps[row].add_(gains[row] * steps[row - 1])
+    # a product may overflow where every distance is zero, and infinity times zero is none
+    through = through.cumprod(1).clamp(*(torch.finfo(away.dtype).min, torch.finfo(away.dtype).max))
+    before = torch.zeros_like(away[0]) if skipped else away[0]
+    carried = [before]
+    for last, whole in zip(steps[-1].unbind(), through[:, -1].unbind(), strict=True):
+        carried.append(last + whole * carried[-1])
+    inner += through * torch.stack(carried[:-1])[:, None]
+    return torch.cat([away[:1], inner.flatten(0, 1)[skipped : skipped + rows]])
