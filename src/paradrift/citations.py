@@ -30,7 +30,7 @@ SOURCES = r"""
 }
 
 @inproceedings{hu2025autospeculation,
-  title     = {Diffusion Models are Secretly Exchangeable: Parallelizing DDPMs via Autospeculation},
+  title     = {Diffusion Models are Secretly Exchangeable: Parallelizing {DDPMs} via Auto Speculation},
   author    = {Hu, Hengyuan and Das, Aniket and Sadigh, Dorsa and Anari, Nima},
   booktitle = {International Conference on Machine Learning},
   year      = {2025},
@@ -101,7 +101,7 @@ SOURCES = r"""
   author  = {Lu, Cheng and Zhou, Yuhao and Bao, Fan and Chen, Jianfei and Li, Chongxuan and Zhu, Jun},
   journal = {arXiv preprint arXiv:2211.01095},
   year    = {2022},
-  note    = {DPM-Solver++ 2M, 3M and SDE-2M.}
+  note    = {DPM-Solver++ 2M and SDE-2M; 3M is in the authors' code.}
 }
 
 @inproceedings{zhao2023unipc,
@@ -173,7 +173,7 @@ SOURCES = r"""
 
 @inproceedings{danieli2023deeppcr,
   title     = {{DeepPCR}: Parallelizing Sequential Operations in Neural Networks},
-  author    = {Danieli, Federico and Sarabia, Miguel and Suau, Xavier and Rodriguez, Pau and Zappella, Luca},
+  author    = {Danieli, Federico and Sarabia, Miguel and Suau, Xavier and Rodr{\'\i}guez, Pau and Zappella, Luca},
   booktitle = {Advances in Neural Information Processing Systems},
   volume    = {36},
   year      = {2023},
@@ -187,6 +187,30 @@ SOURCES = r"""
   volume    = {37},
   year      = {2024},
   note      = {arXiv:2407.19115. Diagonal Jacobians (quasi-DEER) and damping (ELK).}
+}
+
+@inproceedings{zoltowski2025parallelizing,
+  title     = {Parallelizing {MCMC} Across the Sequence Length},
+  author    = {Zoltowski, David M. and Wu, Skyler and Gonzalez, Xavier and Kozachkov, Leo and Linderman, Scott W.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2025},
+  note      = {arXiv:2508.18413. Diagonals estimated with random signs.}
+}
+
+@inproceedings{gonzalez2025predictability,
+  title     = {Predictability Enables Parallelization of Nonlinear State Space Models},
+  author    = {Gonzalez, Xavier and Kozachkov, Leo and Zoltowski, David M. and Clarkson, Kenneth L. and
+               Linderman, Scott W.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2025},
+  note      = {arXiv:2508.16817. Rounds of Newton's method and the largest Lyapunov exponent.}
+}
+
+@misc{paraflow2025,
+  title = {{ParaFlow}: Parallel Sampling for Flow Matching Models},
+  year  = {2025},
+  note  = {Submission 4075 to ICLR 2026, withdrawn. A relaxed fixed point.},
+  url   = {https://openreview.net/forum?id=4yk41o1EIc}
 }
 
 @inproceedings{lipman2023flow,

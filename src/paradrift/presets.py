@@ -297,7 +297,8 @@ def relaxed(weight: float = 0.8, tol: float = 1e-3) -> FixedPoint:
     Returns:
         The method.
 
-    Source: the iteration is that of Krasnosel'skii and Mann; the method ParaFlow relaxes the same equations.
+    Source: the iteration is that of Krasnosel'skii and Mann; ParaFlow (ICLR 2026 submission 4075,
+    withdrawn) relaxes the same equations for flow models.
     """
     return FixedPoint(update=Relaxed(weight), form=Form.NOISE, stop=Residual(tol, 0.0))
 

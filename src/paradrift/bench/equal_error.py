@@ -14,7 +14,7 @@ rounds as the chain has nodes, so nobody needs more than that.
 The performance profile of a method is the share of all (problem, width, error) for which it needs at most
 :math:`\tau` times the rounds of the best one.
 
-Source: Dolan and Moré 2002 (performance profiles).
+Source: Dolan and Moré 2002, Benchmarking optimization software with performance profiles, Mathematical Programming 91.
 """
 
 from __future__ import annotations

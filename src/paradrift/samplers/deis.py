@@ -33,7 +33,7 @@ class DEIS:
     outputs there are; a step to a noiseless end is of order 0 but in "rho": in log-rho that end is at infinity, and a
     discrete schedule has no levels on the way to it.
 
-    Source: Zhang and Chen 2022, arXiv 2204.13902, equations 14 and 15 ("time": tAB-DEIS) and section 4 ("rho":
+    Source: Zhang and Chen 2023, arXiv 2204.13902, equations 14 and 15 ("time": tAB-DEIS) and section 4 ("rho":
     rhoAB-DEIS). Twin of "log-rho": diffusers' ``DEISMultistepScheduler``, whose ``solver_order`` is our order + 1.
 
     Args:

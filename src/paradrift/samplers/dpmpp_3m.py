@@ -36,8 +36,8 @@ class DPMpp3M:
 
     The second step is that of :class:`DPMpp2M`; the first step and a step to a noiseless end are of first order.
 
-    Source: Lu et al. 2022, arXiv 2211.01095, appendix; Lu et al. 2022, arXiv 2206.00927, appendix B. Twin: diffusers'
-    ``DPMSolverMultistepScheduler`` ("dpmsolver++", order 3).
+    Source: the authors' code for Lu et al. 2022, arXiv 2211.01095 (data prediction, multistep, order 3), and for Lu et
+    al. 2022, arXiv 2206.00927. Twin: diffusers' ``DPMSolverMultistepScheduler`` ("dpmsolver++", order 3).
 
     Args:
         curvature: kappa: 1 for the published rule, 2 for third order.

@@ -40,8 +40,8 @@ class UniPC:
     The first steps have as many outputs as there are; a step to a noiseless end is of first order; an output without
     any signal is at an infinite distance and counts for nothing. The answer is a prediction, not corrected.
 
-    Source: Zhao et al. 2023, arXiv 2302.04867, algorithms 5 to 8. Twin: diffusers' ``UniPCMultistepScheduler``
-    (``predict_x0``).
+    Source: Zhao et al. 2023, arXiv 2302.04867, UniP and UniC for data predictions, multistep. Twin: diffusers'
+    ``UniPCMultistepScheduler`` (``predict_x0``).
 
     Args:
         order: p, the predictor's order: 2 or 3.

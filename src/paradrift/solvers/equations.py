@@ -17,7 +17,7 @@ with slopes of zero. The table may be any: rows that are not nodes, several lags
 The sum is made by doubling, :math:`G_{2n} = (I + a^n) G_n` and :math:`G_{n+1} = I + a G_n`, so that one-step tables
 need about 2 log2(k) operations on all rows at once.
 
-Source: Tang et al. 2024, arXiv 2402.09970, section 3, for one-step tables.
+Source: Tang et al. 2024, arXiv 2402.09970, the equations of order k, for one-step tables.
 """
 
 from __future__ import annotations

@@ -109,8 +109,9 @@ class Diagonal:
     Raises:
         SpecError: if there are no probes.
 
-    Source: Bekas, Kokiopoulou and Saad 2007, "An estimator for the diagonal of a matrix"; as a quasi-Newton method
-    Gonzalez et al. 2024, arXiv 2407.19115 (quasi-DEER).
+    Source: Bekas, Kokiopoulou and Saad 2007, "An estimator for the diagonal of a matrix"; the diagonal as a
+    quasi-Newton method, Gonzalez et al. 2024, arXiv 2407.19115 (quasi-DEER); estimated so, Zoltowski et al. 2025, arXiv
+    2508.18413.
     """
 
     probes: int = 1

@@ -25,8 +25,8 @@ evaluations, so ``Full()`` costs 2 D for each node and round. Rows are settled a
 :mod:`paradrift.solvers.fixed_point`, by the defects of their own equations, one at least in a round.
 
 Source: Lim et al. 2024, arXiv 2309.12252 (DEER); Danieli et al. 2023, arXiv 2309.16318 (DeepPCR); Gonzalez et al.
-2024, arXiv 2407.19115 (quasi-DEER, ELK); Gonzalez et al. 2025 for the Lyapunov exponent and the number of rounds;
-Yamashita and Fukushima 2001, "On the rate of convergence of the Levenberg-Marquardt method" (fading).
+2024, arXiv 2407.19115 (quasi-DEER, ELK); Gonzalez et al. 2025, arXiv 2508.16817, for the Lyapunov exponent and the
+number of rounds; Yamashita and Fukushima 2001, "On the rate of convergence of the Levenberg-Marquardt method" (fading).
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ class TriangularAnderson:
     Raises:
         SpecError: if the memory is below 1 or the ridge is negative.
 
-    Source: Tang et al. 2024, arXiv 2402.09970, section 4.
+    Source: Tang et al. 2024, arXiv 2402.09970 (triangular Anderson acceleration).
     """
 
     memory: int = 2

@@ -4,8 +4,8 @@ Bonds have length one and angles 112 degrees, both with thermal noise; every tor
 (trans, probability 0.6) and at :math:`\pm 60` degrees (gauche), with noise of ten degrees. The chain is turned at
 random and its centre of mass put at the origin. The wells of the seven torsions, :math:`3^7` conformers, are the modes.
 
-Source: Flory 1969, Statistical Mechanics of Chain Molecules, chapter III: rotational isomeric states, here
-independent of each other.
+Source: Flory 1969, Statistical Mechanics of Chain Molecules: rotational isomeric states, here independent of each
+other.
 """
 
 from __future__ import annotations

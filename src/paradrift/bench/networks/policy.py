@@ -12,7 +12,7 @@ waypoints, each told time and observation, of the size of such policies, with th
 prediction; data predictions are clipped to [-1, 1], as their schedulers do. A hundred steps are what such policies were
 trained with; this one has a thousand training times, so that finer grids exist too.
 
-Source: Chi et al. 2023, Diffusion Policy, arXiv 2303.04137, sections 3 and 4; the data are made up.
+Source: Chi et al. 2023, Diffusion Policy, arXiv 2303.04137; the data are made up.
 """
 
 from __future__ import annotations
