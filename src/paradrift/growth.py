@@ -12,6 +12,8 @@ networks are steeper than their data in some directions; the largest v that thei
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from paradrift.forms import Array
@@ -63,6 +65,7 @@ def levels(table: Tableau, variance: float) -> Array:
     return np.maximum.accumulate(ladder, axis=0)
 
 
+@functools.lru_cache(maxsize=4)  # as many as tables are kept: for 1000 rows it takes as long as ten rounds
 def influence(table: Tableau, variance: float) -> Array:
     r"""What a unit defect of each node's output does to the answer: :math:`\sum_m |b_{mj}| y_m / \alpha_m`.
 
@@ -80,4 +83,5 @@ def influence(table: Tableau, variance: float) -> Array:
     total = np.zeros_like(felt)
     for lag in table.lags[1]:
         total[:, : table.rows - lag] += np.abs(table.band("b", lag)[lag:]) * felt[:, lag:]
+    total.flags.writeable = False  # kept, so shared
     return total
