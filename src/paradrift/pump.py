@@ -56,12 +56,14 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     """
     before = [(part, part.training) for module in modules for part in module.modules()]
     try:
-        for module in modules:
-            module.eval()
+        if any(training for _, training in before):  # to set the mode of a hundred parts takes as long as a small call
+            for module in modules:
+                module.eval()
         yield
     finally:
         for part, training in before:
-            part.training = training
+            if part.training is not training:
+                part.training = training
 
 
 @dataclass(kw_only=True)

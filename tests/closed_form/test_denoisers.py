@@ -16,6 +16,7 @@ from paradrift.forms import Form, convert, from_data
 from paradrift.schedules import EDM, VP, Discrete, Flow
 
 FORMS = [form for form in Form if form is not Form.VALUE]
+SCHEDULE = Discrete.linear(100)
 LEVELS = st.floats(0.05, 1.0), st.floats(0.05, 3.0)
 
 
@@ -80,6 +81,43 @@ NULLS = {"label": torch.tensor([-5.0])}
 
 def _guidable() -> Denoiser:
     return denoiser(_tell, predicts="noise", schedule=VP(), conditioning=LABELS, unconditional=NULLS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_that_are_kept_are_those_computed_anew(dtype: torch.dtype) -> None:
+    model = Gaussian(torch.ones(3), 0.5, SCHEDULE, form=Form.NOISE)
+    kept, generator = Reform(model, Form.V), torch.Generator().manual_seed(0)
+    for rows in (1, 4):
+        for time in (5.0, 50.0, 5.0):
+            x, t = torch.randn(rows, 3, dtype=dtype, generator=generator), torch.full((1,), time).expand(rows)
+            for mode in (True, False):
+                with torch.inference_mode(mode):
+                    p, q = convert(
+                        Form.NOISE, Form.V, *(level(t.numpy()) for level in (SCHEDULE.alpha, SCHEDULE.sigma))
+                    )
+                    weights = [torch.from_numpy(weight).to(dtype)[:, None] for weight in (p, q)]
+                    expected = model(x, t) * weights[1] + weights[0] * x
+                    assert torch.equal(kept(x, t, torch.zeros(rows, dtype=torch.int64)), expected)
+
+
+def test_weights_of_a_schedule_that_may_change_are_not_kept() -> None:
+    class Moving:
+        """A schedule whose levels can be set."""
+
+        first, last, level = 1.0, 0.0, 0.6
+
+        def alpha(self, t: np.ndarray) -> np.ndarray:
+            return np.full_like(t, np.sqrt(1 - self.level**2))
+
+        def sigma(self, t: np.ndarray) -> np.ndarray:
+            return np.full_like(t, self.level)
+
+    schedule = Moving()
+    model = Reform(denoiser(lambda x, t: x, predicts="noise", schedule=schedule), Form.DATA)  # type: ignore[arg-type]
+    x, t, sample = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1), torch.tensor([0])
+    assert float(model(x, t, sample)) == pytest.approx(0.4 / 0.8)
+    schedule.level = 0.8
+    assert float(model(x, t, sample)) == pytest.approx(0.2 / 0.6)
 
 
 def test_guidance_is_two_calls_in_one() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import paradrift as pd
+from paradrift.solvers import stepping as steps
 from paradrift.solvers import sweep as sweeping
 from paradrift.solvers.stepping import plain
 
@@ -101,6 +102,59 @@ def test_a_broken_sample_ends_alone_with_its_last_prediction(monkeypatch: pytest
     assert torch.isfinite(lean.samples).all()
     assert lean.stats.sample_rounds == window.stats.sample_rounds
     assert lean.error.tolist() == [0.0, torch.inf, 0.0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Saying:
+    """One output from a node on, the states themselves before."""
+
+    output: tuple[float, ...]
+    form: object = pd.forms.Form.VALUE
+    schedule: object = None
+    variance: float = 1.0
+
+    def __call__(self, x: Tensor, t: Tensor, sample: Tensor | None = None) -> Tensor:
+        return torch.where(t[:, None] < 0.5, x, torch.tensor(self.output, dtype=x.dtype))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [(torch.inf, -torch.inf), (torch.nan, 0.0), (0.0, -torch.inf), (3e38, 3e38), (-3e38, -3e38)],
+    ids=str,
+)
+def test_what_is_not_finite_is_found_and_what_is_huge_is_let_pass(
+    monkeypatch: pytest.MonkeyPatch, output: tuple[float, ...]
+) -> None:
+    rows = pd.tableau.Rows(form=pd.forms.Form.VALUE)
+    for node in range(4):
+        rows.add(t=node / 4, a={node - 1: 0.5} if node else {}, b={node - 1: 0.25} if node else {})
+    rows.add(t=1.0, a={3: 0.5}, b={3: 0.1}, evaluated=False)
+    start = torch.randn(2, 2, generator=torch.Generator().manual_seed(0))
+
+    def solve() -> pd.Solution:
+        return pd.sample(Saying(output), (2, 2), sampler=rows.build(), start=start, solver=pd.sequential())  # type: ignore[arg-type]
+
+    lean = solve()
+    monkeypatch.setattr(sweeping, "plain", lambda table: False)
+    window = solve()
+    assert (
+        lean.status
+        == window.status
+        == (pd.Status.CONVERGED if max(output) == 3e38 or min(output) == -3e38 else pd.Status.NON_FINITE,) * 2
+    )
+    assert lean.stats.sample_rounds == window.stats.sample_rounds
+    assert lean.stats.evaluations == window.stats.evaluations
+    if lean.converged:
+        assert torch.equal(lean.samples, window.samples)
+
+
+@pytest.mark.parametrize("few", [0, 16], ids=["numbers", "tensors"])
+def test_weights_round_alike_as_numbers_and_as_tensors(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(steps, "FEW", few)
+    steps._chain.cache_clear()
+    lean, window = both(monkeypatch, toy(), sampler=pd.DPMpp3M(), steps=20)
+    steps._chain.cache_clear()
+    assert torch.equal(lean.samples, window.samples)
 
 
 def test_a_spent_budget_keeps_the_newest_prediction(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -13,13 +14,44 @@ from paradrift.errors import SpecError
 Tree: TypeAlias = "Mapping[str, Tensor | Tree]"
 Rows: TypeAlias = "dict[str, Tensor | Rows]"
 
+REMEMBERED = 1 << 20  # elements of the rows that were asked for last, at most; for larger ones indexing costs nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The rows that were asked for last.
+
+    Args:
+        samples: The samples that they belong to.
+        device: Where they live.
+        dtype: Their floating dtype.
+        rows: The rows.
+        leaves: The tensors in them, each with the version that it had: a network may write to what it is given.
+    """
+
+    samples: list[int]
+    device: torch.device
+    dtype: torch.dtype | None
+    rows: Rows
+    leaves: list[tuple[Tensor, int]]
+
+    def fits(self, samples: list[int], device: torch.device, dtype: torch.dtype | None) -> bool:
+        """Whether they are what is asked for now, unchanged."""
+        return (
+            self.samples == samples
+            and self.device == device
+            and self.dtype is dtype
+            and all(leaf._version == version for leaf, version in self.leaves)
+        )
+
 
 class Conditioning:
     """Keyword tensors of a network, addressed by sample.
 
     Each tensor has one entry for each of S samples, or one that all share. Sample i >= 0 selects its conditional entry,
     ``~i`` its unconditional one (see :mod:`paradrift.denoisers`). Mappings may be nested, as ``added_cond_kwargs`` of
-    some diffusers models are. Tensors are moved to a device once and kept there.
+    some diffusers models are. Tensors are moved to a device once and kept there; small rows are kept from one call to
+    the next, since a sequential sampler asks for the same ones at every step.
 
     Args:
         conditional: Tensors with first dimension S or 1, by keyword.
@@ -41,6 +73,7 @@ class Conditioning:
         )
         self._entries = _merge(conditional, unconditional or {}, max(1, self.samples))
         self._placed: dict[torch.device, Rows] = {}
+        self._asked: _Asked | None = None
 
     def rows(self, sample: Tensor, device: torch.device, dtype: torch.dtype | None) -> Rows:
         """The keyword arguments of R rows.
@@ -56,8 +89,21 @@ class Conditioning:
         Raises:
             SpecError: if a sample has no entry, or no unconditional one (found where ``sample`` lies on the host).
         """
-        if sample.device.type == "cpu" and len(sample):
-            self._check(*(int(bound) for bound in sample.aminmax()))
+        if not sample.is_cpu:  # where they lie is not looked at: that would wait for the device
+            return self._select(sample, device, dtype)
+        samples, asked = sample.tolist(), self._asked
+        if asked is None or not asked.fits(samples, device, dtype):
+            if samples:
+                self._check(min(samples), max(samples))
+            with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, which may be used in any mode
+                rows = self._select(sample, device, dtype)
+                leaves = [(leaf, leaf._version) for _, leaf in _leaves(rows)]
+            asked = _Asked(samples=samples, device=device, dtype=dtype, rows=rows, leaves=leaves)
+            self._asked = asked if sum(leaf.numel() for leaf, _ in leaves) <= REMEMBERED else None
+        return _each(asked.rows, lambda leaf: leaf)
+
+    def _select(self, sample: Tensor, device: torch.device, dtype: torch.dtype | None) -> Rows:
+        """The rows themselves."""
         if not self._entries:
             return {}
         if device not in self._placed:

@@ -66,12 +66,10 @@ class ModuleDenoiser:
         Raises:
             SpecError: if the network returns no tensor, or one of another shape.
         """
-        dtype = next(
-            (weight.dtype for module in self.modules for weight in module.parameters() if weight.is_floating_point()),
-            None,
-        )
-        state = x if dtype is None else x.to(dtype)
-        real = torch.float64 if state.dtype == torch.float64 else torch.float32
+        found = self.owner if self.owner is not None else self.net
+        dtype = precision(found) if isinstance(found, nn.Module) else None
+        state = x if dtype is None or dtype is x.dtype else x.to(dtype)
+        real = torch.float64 if state.dtype is torch.float64 else torch.float32
         time = t.round().to(x.device, torch.int64) if self.whole else t.to(x.device, real)
         output = self.net(state, time, **self.conditioning.rows(sample, x.device, dtype))
         if not isinstance(output, Tensor):
@@ -81,7 +79,29 @@ class ModuleDenoiser:
             )
         if output.shape != x.shape:
             raise SpecError(f"expected an output of shape {tuple(x.shape)}, found {tuple(output.shape)}")
-        return output.to(x.dtype)
+        return output if output.dtype is x.dtype else output.to(x.dtype)
+
+
+def precision(module: nn.Module) -> torch.dtype | None:
+    """The dtype of the first floating parameter, in the order of ``module.parameters()``.
+
+    It is asked at every call, because a network may be cast between two; ``parameters()`` would take ten times as long,
+    which small networks feel.
+
+    Args:
+        module: A network.
+
+    Returns:
+        The dtype; None for a network without floating parameters.
+    """
+    for weight in module._parameters.values():  # pyright: ignore[reportPrivateUsage]
+        if weight is not None and weight.is_floating_point():
+            return weight.dtype
+    for part in module._modules.values():  # pyright: ignore[reportPrivateUsage]
+        found = None if part is None else precision(part)
+        if found is not None:
+            return found
+    return None
 
 
 def denoiser(

@@ -77,7 +77,7 @@ class Local:
                 f"found {tuple(tangent.shape)}"
             )
         parts: list[Tensor] = []
-        first, total = 0, len(request.t) * (1 if tangent is None else len(tangent))
+        first, total = 0, request.t.shape[0] * (1 if tangent is None else len(tangent))
         while first < total:
             size = min(max(1, (self.max_rows or weight * total) // weight), total - first)
             try:
@@ -103,16 +103,18 @@ class Local:
 
     def _call(self, request: Request, first: int, last: int) -> Tensor:
         """Some rows; with tangents, of the pairs counted through all rows for one tangent after the other."""
-        which = slice(first, last)
+        x, t, sample = request.x, request.t, request.sample
         if request.tangent is not None:
-            which = torch.arange(first, last, device=request.t.device) % len(request.t)
-        x, t, sample = request.x[which], request.t[which], request.sample[which]
+            which = torch.arange(first, last, device=t.device) % len(t)
+            x, t, sample = x[which], t[which], sample[which]
+        elif last - first < t.shape[0]:
+            x, t, sample = x[first:last], t[first:last], sample[first:last]
         begin = time.perf_counter()
         if request.tangent is None:
             outputs = _output(self.denoiser, x, t, sample)
         else:
             outputs = pushed(self.denoiser, x, t, sample, request.tangent.flatten(0, 1)[first:last])
-        if x.device.type == "cuda":
+        if x.is_cuda:
             torch.cuda.synchronize(x.device)
         self.seconds += time.perf_counter() - begin
         self.calls += 1

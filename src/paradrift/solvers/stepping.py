@@ -6,17 +6,22 @@ references and verdicts that such a window never uses. This is the same sum in t
 .. math:: z_m = \sum_j c_{mj} \xi_j + \sum_j a_{mj} z_j + \sum_j b_{mj} f_j ,
 
 nearest rows first, so the answers are equal to the last bit. Where no window promises to be faster, the library must
-not be slower than the loop it replaces. Noises are drawn for several steps at a time.
+not be slower than the loop it replaces: noises are drawn for several steps at a time, weights are tensors made once a
+table (which torch multiplies by in a third of the time that a number takes), and states keep the sample's shape.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from paradrift.forms import Affine
 from paradrift.noise import Noise
 from paradrift.slopes import to_data
 from paradrift.solution import Round, Status
@@ -25,6 +30,10 @@ from paradrift.solvers.walk import by_row
 from paradrift.tableau import Tableau
 
 AHEAD = 1 << 20  # elements of noise that are drawn at once, at most
+KEPT = 4  # chains made ready
+FEW = 16  # terms a row: beyond, tensors of one number each would take more memory than their table
+
+Terms = list[tuple[int, Tensor | float]]  # columns and weights of one row
 
 
 def plain(table: Tableau) -> bool:
@@ -68,7 +77,7 @@ def stepping(  # noqa: DOC403
     steps = _Steps(table, start, noise, keep, ahead)
     ending = Status.BUDGET_EXHAUSTED
     try:
-        while steps.row < steps.last and len(steps.active) and (max_rounds is None or steps.row < max_rounds):
+        while steps.row < steps.last and steps.count and (max_rounds is None or steps.row < max_rounds):
             answer = yield steps.request()
             steps.take(answer)
             if observe is not None:
@@ -78,69 +87,106 @@ def stepping(  # noqa: DOC403
     return steps.outcome(ending)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Chain:
+    """A table made ready for steps.
+
+    Args:
+        weights: Noises, states and outputs of each row, the nearest first: three lists a row.
+        scales: What the model's input is multiplied by, by row; None for 1.
+        zero: What sums begin with.
+        times: Model times, shape (R,), float64, zeros where there is no node.
+        reach: How many earlier rows a row may use.
+        far: How many noises before its own a row may use.
+    """
+
+    weights: list[tuple[Terms, Terms, Terms]]
+    scales: list[Tensor | float | None]
+    zero: Tensor
+    times: Tensor
+    reach: int
+    far: int
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _chain(table: Tableau, dtype: torch.dtype) -> _Chain:
+    """The table's numbers in a precision, rounded as a number is that multiplies a tensor; on the host."""
+    with torch.inference_mode(False):
+
+        def numbers(values: list[float]) -> list[Tensor] | list[float]:
+            if len(values) > FEW * table.rows:
+                return values
+            return list(torch.tensor(values, dtype=torch.float64).to(dtype).unbind())
+
+        matrices: list[list[Terms]] = []
+        for name in "cab":
+            rows = by_row(table, name)
+            ready = iter(numbers([weight for terms in rows for _, weight in terms]))
+            matrices.append([[(column, next(ready)) for column, _ in terms] for terms in rows])
+        scales = numbers(table.scale.tolist())
+        return _Chain(
+            weights=list(zip(*matrices, strict=True)),
+            scales=[None if one == 1 else scale for one, scale in zip(table.scale.tolist(), scales, strict=True)],
+            zero=torch.zeros((), dtype=dtype),
+            times=torch.as_tensor(np.where(table.evaluated, table.t, 0.0)),
+            reach=table.reach,
+            far=max([0, *table.lags[2]]),
+        )
+
+
 class _Steps:
     """The chain so far: the newest rows and outputs, as far back as the table reaches."""
 
     def __init__(self, table: Tableau, start: Tensor, noise: Noise, keep: bool, ahead: bool) -> None:
-        self.table, self.noise, self.shape, self.row, self.last = table, noise, start.shape[1:], 0, table.rows - 1
-        flat, device = start.flatten(1), start.device
-        samples, elements = flat.shape
-        self.weights = {name: by_row(table, name) for name in "abc"}
-        self.reach, self.far = table.reach, max([0, *table.lags[2]])
-        self.p, self.q = to_data(table)
-        self.scheduled = table.alpha is not None
-        self.scale = table.scale.tolist()
-        times = torch.as_tensor(np.where(table.evaluated, table.t, 0.0)).to(flat)
-        self.times = times[:, None].expand(-1, samples)
-        self.nodes = torch.arange(table.rows, device=device)[:, None].expand(-1, samples)
-        self.chunk = max(1, min(64, AHEAD // max(1, samples * elements))) if ahead else 1
+        self.table, self.noise, self.row, self.last = table, noise, 0, table.rows - 1
+        start = start.contiguous()
+        self.dtype, samples, device = start.dtype, len(start), start.device
+        self.chain = _chain(table, start.dtype)
+        self.times = self.chain.times.to(start)[:, None].expand(-1, samples).unbind()
+        self.nodes = torch.arange(table.rows, device=device)[:, None].expand(-1, samples).unbind()
+        self.chunk = max(1, min(64, AHEAD // max(1, start.numel()))) if ahead else 1
         self.active = torch.arange(samples, device=device)
-        self.rows: dict[int, Tensor] = {0: flat}
+        self.count = samples  # of those that are still going
+        self.rows: dict[int, Tensor] = {0: start}
         self.outputs: dict[int, Tensor] = {}
         self.noises: dict[int, Tensor] = {}
-        self.drawn = 0  # columns before this one have been drawn
-        self.answers = flat.clone()
+        self.answers = start.clone()
         self.status: list[Status | None] = [None] * samples
         self.lost: dict[int, int] = {}  # rounds of samples whose model broke
         self.asked = self.evaluations = 0
-        self.path = flat.new_full((samples, table.rows, elements), torch.nan) if keep else None
+        self.path = start.new_full((samples, table.rows, *start.shape[1:]), torch.nan) if keep else None
         if self.path is not None:
-            self.path[:, 0] = flat
+            self.path[:, 0] = start
 
     def request(self) -> Request:
         """The newest row of every sample that is still going."""
-        row, count = self.row, len(self.active)
+        row = self.row
         self.asked += 1
-        self.evaluations += count
-        x = self.rows[row]
-        if self.scale[row] != 1:
-            x = x * self.scale[row]
-        return Request(
-            x=x.unflatten(1, self.shape), t=self.times[row, :count], sample=self.active, node=self.nodes[row, :count]
-        )
+        self.evaluations += self.count
+        x, t, node, scale = self.rows[row], self.times[row], self.nodes[row], self.chain.scales[row]
+        if self.count < len(self.status):
+            t, node = t[: self.count], node[: self.count]
+        return Request(x=x if scale is None else x * scale, t=t, sample=self.active, node=node)
 
     def take(self, answer: Tensor) -> None:
         """One step."""
-        output = answer.flatten(1).to(self.answers.dtype)
-        finite = torch.isfinite(output)
-        if not bool(finite.all()):
-            finite = finite.all(1)
+        output = answer if answer.dtype is self.dtype else answer.to(self.dtype)
+        output = output.contiguous()
+        if not math.isfinite(output.sum().item()):  # so it is where an element is not, and where the sum overflows
+            finite = torch.isfinite(output).flatten(1).all(1)
             self._drop(finite)
             output = output[finite]
         self.outputs[self.row] = output
-        self.row += 1
-        row = self.row
-        state = torch.zeros_like(output)
-        for column, weight in self.weights["c"][row]:
-            state += weight * self._noise(column)
-        for column, weight in self.weights["a"][row]:
-            state += weight * self.rows[column]
-        for column, weight in self.weights["b"][row]:
-            state += weight * self.outputs[column]
-        self.rows[row] = state
-        self.rows.pop(row - self.reach, None)
-        self.outputs.pop(row - self.reach, None)
-        self.noises.pop(row - self.far, None)
+        self.row = row = self.row + 1
+        chain, state = self.chain, None
+        for source, terms in zip((None, self.rows, self.outputs), chain.weights[row], strict=True):
+            for column, weight in terms:
+                term = weight * (self._noise(column) if source is None else source[column])
+                state = chain.zero + term if state is None else state.add_(term)
+        self.rows[row] = state = torch.zeros_like(output) if state is None else state
+        self.rows.pop(row - chain.reach, None)
+        self.outputs.pop(row - chain.reach, None)
+        self.noises.pop(row - chain.far, None)
         if self.path is not None:
             self.path[self.active, row] = state
 
@@ -148,9 +194,9 @@ class _Steps:
         """The noise of a column for the samples still going, drawn with those of the steps that follow."""
         if column not in self.noises:
             columns = torch.arange(column, min(column + self.chunk, self.last + 1), device=self.active.device)
-            drawn = self.noise.draw(self.active, columns.expand(len(self.active), -1)).flatten(2).to(self.answers.dtype)
+            drawn = self.noise.draw(self.active, columns.expand(self.count, -1)).to(self.dtype)
             self.noises |= dict(zip(columns.tolist(), drawn.unbind(1), strict=True))
-            self.noise.release(max(0, column - self.far))
+            self.noise.release(max(0, column - self.chain.far))
         return self.noises[column]
 
     def _drop(self, finite: Tensor) -> None:
@@ -160,6 +206,7 @@ class _Steps:
         for sample in lost.tolist():
             self.status[sample], self.lost[sample] = Status.NON_FINITE, self.asked
         self.active = self.active[finite]
+        self.count = len(self.active)
         for kept in (self.rows, self.outputs, self.noises):
             for name, tensor in kept.items():
                 kept[name] = tensor[finite]
@@ -167,11 +214,17 @@ class _Steps:
     def _preview(self) -> Tensor:
         """The newest data prediction of the samples still going (their state, for tables without a schedule)."""
         known = max(self.outputs, default=None)
-        if not self.scheduled:
+        if self.table.alpha is None:
             return self.rows[self.row]
         if known is None or known not in self.rows:
             return self.answers[self.active]
-        return (self.outputs[known] - float(self.p[known]) * self.rows[known]) / float(self.q[known])
+        p, q = self.levels
+        return (self.outputs[known] - float(p[known]) * self.rows[known]) / float(q[known])
+
+    @functools.cached_property
+    def levels(self) -> Affine:
+        """What turns outputs into data predictions, for those who look on the way."""
+        return to_data(self.table)
 
     def report(self) -> Round:
         """What a callback sees."""
@@ -189,8 +242,8 @@ class _Steps:
             settled=settled,
             nodes=self.table.nodes,
             change=torch.full((samples, self.last + 1), torch.nan, dtype=previews.dtype),
-            preview=previews.unflatten(1, self.shape),
-            answer=answers.unflatten(1, self.shape),
+            preview=previews,
+            answer=answers,
         )
 
     def outcome(self, ending: Status) -> Outcome:
@@ -200,11 +253,11 @@ class _Steps:
         status = tuple(one or (Status.CONVERGED if arrived else ending) for one in self.status)
         error = self.answers.new_tensor([0.0 if one is Status.CONVERGED else torch.inf for one in status])
         return Outcome(
-            samples=self.answers.unflatten(1, self.shape),
+            samples=self.answers,
             status=status,
             error=error,
             rounds=tuple(self.lost.get(sample, self.asked) for sample in range(len(status))),
             window=1,
             certifiable=True,
-            trajectory=None if self.path is None else self.path.unflatten(2, self.shape),
+            trajectory=self.path,
         )
