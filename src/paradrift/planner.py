@@ -10,12 +10,17 @@ idle GPU nearly that of one row, on two CPU cores often proportional to the rows
 with the least predicted time is taken; if the sequential sampler (M calls of S rows) is predicted to be as fast, the
 plan is the sequential sampler.
 
+What cannot pay is not measured: a batch of more rows never counts as faster than one of fewer, so where windows would
+lose even with free rows, as with models that cost less than the solver itself, one call decides.
+
 Models differ in how many rounds they need. What a planned solve has taken, in rounds and in the solver's own time,
 corrects the next plan for the same model, number of nodes and batch.
 """
 
 from __future__ import annotations
 
+import bisect
+import math
 import time
 import weakref
 from collections.abc import Callable, Hashable
@@ -35,8 +40,8 @@ SETTLING = 10.0  # K and eta: fitted on the embedded model at 50, 250 and 1000 s
 SHARE = 0.63
 MARGIN = 0.8  # share of the sequential time that a parallel plan must promise where the solver's own time is not known
 GAIN = 0.95  # and where it is counted
-BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
-BRIEF = 0.3  # but then not more than these seconds
+BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much in
+BRIEF = 0.3  # the first solve, but then not more than these seconds
 ENGINE = 2e-3, 1.5e-5  # seconds a round that the solver takes, and more for each node of the window, until measured
 TRUST = 0.5, 2.0  # measured rounds correct the prediction by factors in these bounds: a solve is but one sample
 
@@ -136,7 +141,13 @@ def _trusted(share: float) -> float:
 
 
 def measure_costs(
-    executor: Local, table: Tableau, shape: tuple[int, ...], samples: int, widest: int, like: torch.Tensor
+    executor: Local,
+    table: Tableau,
+    shape: tuple[int, ...],
+    samples: int,
+    widest: int,
+    like: torch.Tensor,
+    known: Experience | None = None,
 ) -> dict[int, float]:
     """Seconds of a model call for growing numbers of rows, remembered per model, shape, dtype, device and threads.
 
@@ -147,18 +158,19 @@ def measure_costs(
         samples: Number of samples S; calls have S W rows.
         widest: Largest window width of interest.
         like: A tensor with the dtype and device of the states.
+        known: What earlier solves have shown, if there were any.
 
     Returns:
-        Seconds by number of rows, at least for one window width.
+        Seconds by number of rows, at least for one row of each sample.
     """
     key = (id(executor.denoiser), shape, samples, like.dtype, str(like.device), torch.get_num_threads())
     alive, costs = _measured.get(key, (lambda: None, {}))
     if alive() is not executor.denoiser:
         costs = {}
     nodes = np.flatnonzero(table.evaluated)
-    times = torch.as_tensor(table.t[nodes[len(nodes) // 2 :][:1]]).to(like)
 
     def timed(rows: int, repeats: int) -> float:
+        times = torch.as_tensor(table.t[nodes[len(nodes) // 2 :][:1]]).to(like)
         sample = torch.arange(rows, device=like.device) % samples
         request = Request(x=like.new_zeros(rows, *shape), t=times.expand(rows), sample=sample, node=sample)
         best = float("inf")
@@ -170,17 +182,20 @@ def measure_costs(
         return best
 
     begin = time.perf_counter()
-    if samples not in costs:
-        costs[samples] = timed(samples, 3)
+    first = samples not in costs
+    if first:
+        costs[samples] = timed(samples, 3 if 3 <= BUDGET * len(nodes) else 2)
     sequential = len(nodes) * costs[samples]
-    allowed = max(BUDGET * sequential, min(5 * BUDGET * sequential, BRIEF))
+    allowed = max(BUDGET * sequential, min(5 * BUDGET * sequential, BRIEF) if first else 0.0)
     for width in PROBES:
         rows = samples * width
         if rows in costs or width > min(widest, len(nodes)):
             continue
+        below = max(size for size in costs if size <= rows)
         # The pessimist expects a cost proportional to the rows of the nearest smaller measurement.
-        below = max(known for known in costs if known <= rows)
         if time.perf_counter() - begin + costs[below] * rows / below > allowed:
+            continue
+        if not _hopeful(below, costs, samples, widest, len(nodes), sequential, known or Experience()):
             continue
         costs[rows] = timed(rows, 2)
     try:
@@ -188,6 +203,32 @@ def measure_costs(
     except TypeError:  # an object without weak references is measured anew each time
         pass
     return costs
+
+
+def _hopeful(
+    below: int, costs: dict[int, float], samples: int, widest: int, nodes: int, sequential: float, known: Experience
+) -> bool:
+    """Whether a width between two measured ones would win if its calls took no longer than those of fewer rows."""
+    above = min((size for size in costs if size > below), default=math.inf)
+    return any(
+        below < samples * width < above
+        and _rounds(width, nodes, known) * (costs[below] + _engine(width, known)) < GAIN * sequential
+        for width in _widths(widest, nodes)
+    )
+
+
+def _widths(widest: int, nodes: int) -> list[int]:
+    """The widths to choose from."""
+    widths = [width for width in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256) if width <= widest]
+    return [width for width in widths if width < nodes] + ([nodes] if nodes <= widest else [])
+
+
+def _rounds(width: int, nodes: int, known: Experience) -> float:
+    return min(float(nodes), known.rounds * rounds_of(width, nodes))
+
+
+def _engine(width: int, known: Experience) -> float:
+    return known.engine * (ENGINE[0] + ENGINE[1] * width)
 
 
 def cost_of(rows: float, costs: dict[int, float]) -> float:
@@ -202,11 +243,26 @@ def cost_of(rows: float, costs: dict[int, float]) -> float:
     Returns:
         Seconds.
     """
-    known = sorted(costs)
-    if rows >= known[-1]:
-        return costs[known[-1]] * rows / known[-1]
-    seconds = np.minimum.accumulate([costs[size] for size in reversed(known)])[::-1]
-    return float(np.interp(rows, known, seconds))
+    return _cost(rows, *_monotonic(costs))
+
+
+def _monotonic(costs: dict[int, float]) -> tuple[list[int], list[float]]:
+    """Numbers of rows, ascending, and for each the least cost of as many or more."""
+    sizes, seconds, least = sorted(costs), [], math.inf
+    for size in reversed(sizes):
+        least = min(least, costs[size])
+        seconds.append(least)
+    return sizes, seconds[::-1]
+
+
+def _cost(rows: float, sizes: list[int], seconds: list[float]) -> float:
+    if rows >= sizes[-1]:
+        return seconds[-1] * rows / sizes[-1]
+    if rows <= sizes[0]:
+        return seconds[0]
+    upper = bisect.bisect_right(sizes, rows)
+    share = (rows - sizes[upper - 1]) / (sizes[upper] - sizes[upper - 1])
+    return seconds[upper - 1] + share * (seconds[upper] - seconds[upper - 1])
 
 
 def rounds_of(width: int, nodes: int) -> float:
@@ -239,15 +295,13 @@ def choose(
         The choice.
     """
     known = known or Experience()
-    sequential = nodes * costs[samples] if samples in costs else nodes * cost_of(samples, costs)
-    widths = [width for width in (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256) if width <= auto.widest]
-    widths = [width for width in widths if width < nodes] + ([nodes] if nodes <= auto.widest else [])
+    sizes, measured = _monotonic(costs)
+    sequential = nodes * (costs[samples] if samples in costs else _cost(samples, sizes, measured))
     best, least = 1, sequential * GAIN
-    for width in widths:
-        rounds = min(float(nodes), known.rounds * rounds_of(width, nodes))
+    for width in _widths(auto.widest, nodes):
+        rounds = _rounds(width, nodes, known)
         checked = min(verify, nodes) / rounds
-        engine = known.engine * (ENGINE[0] + ENGINE[1] * width)
-        seconds = rounds * (cost_of(known.rows * samples * (width + checked), costs) + engine)
+        seconds = rounds * (_cost(known.rows * samples * (width + checked), sizes, measured) + _engine(width, known))
         if seconds < least:
             best, least = width, seconds
     if best == 1:

@@ -110,10 +110,11 @@ def rounds(  # noqa: DOC403, DOC405
         planned, words, sequential_seconds, taught = 0.0, f"given: {chosen}", None, None
         if isinstance(solver, Solver) and isinstance(solver.window, Auto):
             planning = time.perf_counter()
-            costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial)
             tol = solver.stop.tol if isinstance(solver.stop, Tolerance) else None
             chain = (table.nodes, table.noisy, shape, tol, dtype, str(device), torch.get_num_threads())
-            choice = choose(solver.window, costs, samples, table.nodes, solver.verify, experience_of(denoiser, chain))
+            known = experience_of(denoiser, chain)
+            costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial, known)
+            choice = choose(solver.window, costs, samples, table.nodes, solver.verify, known)
             told = dict(nodes=table.nodes, samples=samples, width=choice.window.width, verify=solver.verify)
             taught = functools.partial(learn, denoiser, chain, **told)
             solver = dataclasses.replace(solver, window=choice.window)

@@ -10,6 +10,7 @@ import torch
 import paradrift as pd
 from paradrift import planner
 from paradrift.planner import ENGINE, Experience, choose, cost_of, experience_of, learn, rounds_of
+from paradrift.solvers.base import Request
 from paradrift.windows import Auto
 
 FLAT = {1: 10e-3, 4: 10e-3, 16: 10e-3, 64: 10e-3, 128: 10e-3}  # a device with room to spare
@@ -79,6 +80,50 @@ def test_a_planned_solve_teaches_the_next_one(monkeypatch: pytest.MonkeyPatch) -
     assert after.rounds == pytest.approx(max(0.5, first.stats.rounds / rounds_of(width, 100)))
     assert after.rounds < 1  # Gaussian data are easy
     torch.testing.assert_close(again.samples, first.samples, rtol=0, atol=2e-2)
+
+
+class Clocked:
+    """An executor whose calls take what they should, on a clock of its own."""
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        self.now, self.seconds, self.denoiser = 0.0, seconds, torch.nn.Identity()
+        self.asked: list[int] = []
+
+    def evaluate(self, request: Request) -> torch.Tensor:
+        self.asked.append(len(request.t))
+        self.now += cost_of(len(request.t), self.seconds)
+        return request.x
+
+    def measure(self, monkeypatch: pytest.MonkeyPatch, nodes: int) -> dict[int, float]:
+        schedule = pd.Discrete.linear(1000)
+        table = pd.DDIM().tableau(schedule, pd.grids.default(schedule, nodes))
+        monkeypatch.setattr(planner.time, "perf_counter", lambda: self.now)
+        return dict(planner.measure_costs(self, table, (4,), 1, 128, torch.zeros(1)))  # type: ignore[arg-type]
+
+
+def test_windows_that_cannot_pay_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    cheap = Clocked({1: 3e-4, 128: 3e-4})  # even free rows cannot pay for the solver's own two milliseconds a round
+    costs = cheap.measure(monkeypatch, nodes=50)
+    assert cheap.asked == [1, 1]
+    assert choose(Auto(), costs, samples=1, nodes=50, verify=0).window.width == 1
+    dear = Clocked({1: 10e-3, 128: 10e-3})
+    costs = dear.measure(monkeypatch, nodes=50)
+    assert len(costs) > 1
+    assert choose(Auto(), costs, samples=1, nodes=50, verify=0).window.width > 1
+
+
+@pytest.mark.parametrize("cost", [3e-4, 1e-3, 3e-3, 10e-3, 0.1])
+@pytest.mark.parametrize("rows", [0.0, 0.1, 1.0])
+def test_a_later_solve_of_a_model_measures_next_to_nothing(
+    monkeypatch: pytest.MonkeyPatch, cost: float, rows: float
+) -> None:
+    executor = Clocked({1: cost, 129: cost * (1 + 128 * rows)})
+    first = executor.measure(monkeypatch, nodes=50)
+    assert executor.now <= 0.36 * 50 * cost  # two calls of one row, a quarter for batches, and twice the last of them
+    executor.now = 0.0
+    second = executor.measure(monkeypatch, nodes=50)
+    assert executor.now <= 0.05 * 50 * cost
+    assert set(second) >= set(first)
 
 
 def test_a_busy_spell_does_not_make_a_batch_dearer_than_a_larger_one() -> None:
