@@ -40,6 +40,7 @@ class View:
         nodes: Nodes M of the whole table.
         last: Whether a sample's window ends with the answer, shape (S,), bool.
         moved: Change of the answer in this sweep, rms, shape (S,); infinite where it is not in the window.
+        noisy: Whether the chain draws noise.
     """
 
     effect: Tensor
@@ -53,6 +54,7 @@ class View:
     nodes: int
     last: Tensor
     moved: Tensor
+    noisy: bool
 
 
 class Stop(Protocol):
@@ -80,14 +82,16 @@ class Tolerance:
     r"""Settle the longest prefix whose effects on the answer stay below a share of the tolerance.
 
     Each of the M nodes may contribute :math:`\mathrm{share} \cdot \mathrm{tol} / \sqrt M` in units of sqrt(v0):
-    defects of different nodes add up like independent errors.
+    defects of different nodes add up like independent errors. Once the window holds the answer, what counts is their
+    sum: with ``finish``, everything is settled when the answer has stopped changing, and the effects of all nodes
+    that are left stay together, as a root sum of squares, below :math:`\mathrm{share} \cdot \mathrm{tol}`.
 
     Args:
         tol: Distance of the final sample to the sequential answer, rms over elements in units of sqrt(v0); 0 asks for
             the sequential answer itself.
         share: Safety factor below 1; the calibration in the documentation was made with the default.
-        finish: Also settle everything at once when the answer itself has stopped changing. Fewer rounds, but not
-            causal: no certificate.
+        finish: Whether the answer itself may end the solve. It takes about a round less, but looks at later rows: no
+            certificate. None: only where no noise is drawn, since there is no certificate to lose.
 
     Raises:
         SpecError: if the tolerance is negative or not a number.
@@ -95,7 +99,7 @@ class Tolerance:
 
     tol: float
     share: float = 0.35
-    finish: bool = False
+    finish: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.tol >= 0:
@@ -103,11 +107,11 @@ class Tolerance:
 
     @property
     def causal(self) -> bool:
-        """True unless the answer itself may end the solve."""
+        """True unless the answer itself may end a solve with noise."""
         return not self.finish
 
     def accept(self, view: View) -> Tensor:
-        """The longest prefix within budget, at least the one row that is exact.
+        """The longest prefix within budget, at least the one row that is exact; or everything.
 
         Args:
             view: The windows after a sweep.
@@ -122,9 +126,10 @@ class Tolerance:
             settled &= view.change == 0
         settled[0] = True  # the front was evaluated at its exact state, so the row after it is exact
         count = settled.long().cumprod(0).sum(0)
-        if self.finish:
-            # A wrong mode can look settled at its end while early rows still move: they too must be nearly settled.
-            quiet = (view.moved <= self.tol / 3 * view.unit) & (view.effect[1:] <= 8 * budget).all(0)
+        if (not view.noisy if self.finish is None else self.finish) and self.tol > 0:
+            inside = torch.arange(1, len(view.effect), device=count.device)[:, None] < view.span
+            left = torch.linalg.vector_norm(torch.where(inside, view.effect[1:], 0.0), dim=0)
+            quiet = (view.moved <= self.tol / 3 * view.unit) & (left <= self.share * self.tol * view.unit)
             count = torch.where(view.last & quiet, view.span, count)
         return torch.minimum(count, view.span)
 

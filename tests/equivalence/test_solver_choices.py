@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 import paradrift as pd
@@ -39,18 +41,37 @@ def test_one_group_for_all_is_the_plain_secant() -> None:
     assert torch.allclose(plain.samples, same.samples, rtol=0, atol=1e-9)
 
 
+def finishing(finish: bool | None, stochastic: bool, tol: float = 1e-3) -> tuple[pd.Solution, pd.Solution]:
+    problem = mixture(stochastic=stochastic)
+    solver = dataclasses.replace(pd.default(tol, pd.Whole()), stop=pd.Tolerance(tol, finish=finish))
+    return problem.solve(64, pd.sequential()), problem.solve(64, solver)
+
+
 def test_finishing_on_the_answer_saves_rounds_and_keeps_the_tolerance() -> None:
-    problem = mixture(stochastic=False)
-    before = problem.solve(64, pd.sequential())
-    prefix = problem.solve(64, pd.default(1e-3, pd.Whole()))
-    solver = pd.Solver(
-        window=pd.Whole(), slopes=pd.Secant(), guess=pd.Coast(), stop=pd.Tolerance(1e-3, finish=True), verify=64
-    )
-    finished = problem.solve(64, solver)
+    before, finished = finishing(True, stochastic=False)
+    _, prefix = finishing(False, stochastic=False)
     assert prefix.certifiable
     assert not finished.certifiable
     assert sum(finished.stats.sample_rounds) < sum(prefix.stats.sample_rounds)
-    assert float(distance(finished.samples, before.samples, problem.denoiser(64).variance).max()) <= 3e-3
+    variance = mixture(stochastic=False).denoiser(64).variance
+    assert float(distance(finished.samples, before.samples, variance).max()) <= 1e-3
+
+
+def test_the_answer_may_end_a_solve_without_noise_and_never_one_with_noise() -> None:
+    for stochastic in (False, True):
+        _, usual = finishing(None, stochastic, tol=1e-2)
+        _, named = finishing(not stochastic, stochastic, tol=1e-2)
+        _, other = finishing(stochastic, stochastic, tol=1e-2)
+        assert usual.certifiable
+        assert usual.stats.sample_rounds == named.stats.sample_rounds != other.stats.sample_rounds
+        assert torch.equal(usual.samples, named.samples)
+
+
+def test_without_a_tolerance_nothing_ends_before_all_rows_have_settled() -> None:
+    before, exact = finishing(None, stochastic=False, tol=0.0)
+    _, prefix = finishing(False, stochastic=False, tol=0.0)
+    assert exact.stats.sample_rounds == prefix.stats.sample_rounds
+    assert torch.allclose(exact.samples, before.samples, rtol=0, atol=1e-12)
 
 
 def test_a_solution_as_the_guess_needs_hardly_any_rounds() -> None:

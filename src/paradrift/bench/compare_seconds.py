@@ -25,6 +25,7 @@ from paradrift.report import distance
 from paradrift.solvers.method import Method
 
 TARGET = 1e-2
+AIM = 0.7  # of the target: the errors of other samples scatter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def racers(case: Case, done: Sequence[Record]) -> list[Racer]:
                 best = predicted, record
         if best is None:
             continue
-        knob = float(best[1].extra["knob"] or 0)
+        knob = _loosened(best[1], done) if entry.knob == "tolerance" else float(best[1].extra["knob"] or 0)
         width = None if best[1].window == "whole" else int(best[1].window)
         if entry.planned is None:
             solver = entry.make(knob, width, case.problem)
@@ -83,6 +84,31 @@ def racers(case: Case, done: Sequence[Record]) -> list[Racer]:
             name = f"{entry.name}, tol {knob:g}"
             found.append(Racer(name=name, ours=entry.ours, width="auto", knob=knob, solver=entry.planned(knob)))
     return found
+
+
+def _loosened(record: Record, done: Sequence[Record]) -> float:
+    """The tolerance, between that of a point and that of the next looser one, at which the error is about TARGET.
+
+    Points of a ladder are a factor of three apart; a user of either method would not stop there. Interpolated
+    geometrically towards AIM times the target, where both points are without flips.
+    """
+    knob = float(record.extra["knob"] or 0)
+    same = ("model", "kind", "nodes")
+    looser = [
+        other
+        for other in latest(done, "compare")
+        if all(other.extra[name] == record.extra[name] for name in same)
+        and (other.method, other.steps, other.window) == (record.method, record.steps, record.window)
+        and float(other.extra["knob"] or 0) > knob
+    ]
+    if not looser or record.error_median is None:
+        return knob
+    near = min(looser, key=lambda other: float(other.extra["knob"] or 0))
+    aim, low, high = AIM * TARGET, record.error_median, near.error_median
+    if near.extra["flips"] or near.extra["unconverged"] or high is None or not 0 < low < aim < high:
+        return knob
+    share = math.log(aim / low) / math.log(high / low)
+    return float(f"{knob * (float(near.extra['knob'] or 0) / knob) ** share:.2g}")
 
 
 def race(case: Case, done: Sequence[Record], repeats: int = 5) -> Iterator[Record]:

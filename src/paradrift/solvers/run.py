@@ -173,6 +173,7 @@ class Run:
             nodes=self.nodes,
             last=ends,
             moved=torch.where(ends, moved, torch.inf),
+            noisy=self.table.noisy,
         )
         self.judged = self.active, view
         if judged is not None or isinstance(rule, Verdict):
