@@ -215,6 +215,12 @@ CATALOGUE: tuple[Entry, ...] = (
     ),
     Entry(name="ParaSolver", paper="Lu, Zhu, Hou 2025", make=_parasolver, ladder=CHANGES, fits=_one_step),
     Entry(name="relaxed", paper="Krasnosel'skii-Mann, as ParaFlow", make=_relaxed, ladder=CHANGES[3:]),
+    Entry(
+        name="quasi-DEER",
+        paper="Gonzalez et al. 2024, Hutchinson diagonals",
+        make=_newton,
+        ladder=CHANGES[3:],
+    ),
     Entry(name="PIADM", paper="Chen et al. 2024", make=_piadm, ladder=COUNTS, knob="sweeps of a block"),
     Entry(
         name="wavefront",
