@@ -148,7 +148,7 @@ def rounds(  # noqa: DOC403, DOC405
                 observe=observe,
             )
             solving = solver.solve(problem)
-        machine = Several(first=executor, others=students, max_rows=max_rows)
+        machine = Several(first=executor, others=students, max_rows=max_rows) if students else executor
         outcome: Outcome = yield from pump(solving, machine)
     synchronize(device)
     stats = Stats(

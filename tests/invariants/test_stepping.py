@@ -122,9 +122,11 @@ class Saying:
     [(torch.inf, -torch.inf), (torch.nan, 0.0), (0.0, -torch.inf), (3e38, 3e38), (-3e38, -3e38)],
     ids=str,
 )
+@pytest.mark.parametrize("listed", [0, 64], ids=["torch", "python"])
 def test_what_is_not_finite_is_found_and_what_is_huge_is_let_pass(
-    monkeypatch: pytest.MonkeyPatch, output: tuple[float, ...]
+    monkeypatch: pytest.MonkeyPatch, output: tuple[float, ...], listed: int
 ) -> None:
+    monkeypatch.setattr(steps, "LISTED", listed)
     rows = pd.tableau.Rows(form=pd.forms.Form.VALUE)
     for node in range(4):
         rows.add(t=node / 4, a={node - 1: 0.5} if node else {}, b={node - 1: 0.25} if node else {})

@@ -30,10 +30,11 @@ from paradrift.solvers.walk import by_row
 from paradrift.tableau import Tableau
 
 AHEAD = 1 << 20  # elements of noise that are drawn at once, at most
+LISTED = 64  # elements that are added up faster as Python numbers than by torch, at most
 KEPT = 4  # chains made ready
 FEW = 16  # terms a row: beyond, tensors of one number each would take more memory than their table
 
-Terms = list[tuple[int, Tensor | float]]  # columns and weights of one row
+Term = tuple[int, int, Tensor | float]  # of noises, states or outputs (0, 1 or 2), the column, the weight
 
 
 def plain(table: Tableau) -> bool:
@@ -74,12 +75,37 @@ def stepping(  # noqa: DOC403
     Returns:
         The outcome: errors are zero, and a sample whose model breaks keeps its last data prediction.
     """
-    steps = _Steps(table, start, noise, keep, ahead)
-    ending = Status.BUDGET_EXHAUSTED
+    steps, ending = _Steps(table, start, noise, keep, ahead), Status.BUDGET_EXHAUSTED
+    chain, rows, outputs, noises = steps.chain, steps.rows, steps.outputs, steps.noises
+    times, nodes, sources = steps.times, steps.nodes, (noises, rows, outputs)
+    dtype, row = start.dtype, 0
+    stop = steps.last if max_rounds is None else min(steps.last, max_rounds)
     try:
-        while steps.row < steps.last and steps.count and (max_rounds is None or steps.row < max_rounds):
-            answer = yield steps.request()
-            steps.take(answer)
+        while row < stop and steps.count:
+            x, scale = rows[row], chain.scales[row]
+            steps.asked += 1
+            steps.evaluations += steps.count
+            answer = yield Request(
+                x=x if scale is None else x * scale, t=times[row], sample=steps.active, node=nodes[row]
+            )
+            output = (answer if answer.dtype is dtype else answer.to(dtype)).contiguous()
+            if not math.isfinite(_sum(output)):  # so it is where an element is not, and where the sum overflows
+                output = steps.drop(output)
+            outputs[row] = output
+            row += 1
+            state = None
+            for source, column, weight in chain.terms[row]:
+                if not source and column not in noises:
+                    steps.draw(column)
+                term = weight * sources[source][column]
+                state = chain.zero + term if state is None else state.add_(term)
+            rows[row] = torch.zeros_like(output) if state is None else state
+            steps.row = row
+            rows.pop(row - chain.reach, None)
+            outputs.pop(row - chain.reach, None)
+            noises.pop(row - chain.far, None)
+            if steps.path is not None:
+                steps.path[steps.active, row] = rows[row]
             if observe is not None:
                 observe(steps.report())
     except (Interrupted, KeyboardInterrupt):
@@ -92,7 +118,7 @@ class _Chain:
     """A table made ready for steps.
 
     Args:
-        weights: Noises, states and outputs of each row, the nearest first: three lists a row.
+        terms: Noises, then states, then outputs of each row, the nearest first.
         scales: What the model's input is multiplied by, by row; None for 1.
         zero: What sums begin with.
         times: Model times, shape (R,), float64, zeros where there is no node.
@@ -100,7 +126,7 @@ class _Chain:
         far: How many noises before its own a row may use.
     """
 
-    weights: list[tuple[Terms, Terms, Terms]]
+    terms: list[list[Term]]
     scales: list[Tensor | float | None]
     zero: Tensor
     times: Tensor
@@ -118,14 +144,15 @@ def _chain(table: Tableau, dtype: torch.dtype) -> _Chain:
                 return values
             return list(torch.tensor(values, dtype=torch.float64).to(dtype).unbind())
 
-        matrices: list[list[Terms]] = []
-        for name in "cab":
+        terms: list[list[Term]] = [[] for _ in range(table.rows)]
+        for source, name in enumerate("cab"):
             rows = by_row(table, name)
-            ready = iter(numbers([weight for terms in rows for _, weight in terms]))
-            matrices.append([[(column, next(ready)) for column, _ in terms] for terms in rows])
+            ready = iter(numbers([weight for own in rows for _, weight in own]))
+            for row, own in enumerate(rows):
+                terms[row] += [(source, column, next(ready)) for column, _ in own]
         scales = numbers(table.scale.tolist())
         return _Chain(
-            weights=list(zip(*matrices, strict=True)),
+            terms=terms,
             scales=[None if one == 1 else scale for one, scale in zip(table.scale.tolist(), scales, strict=True)],
             zero=torch.zeros((), dtype=dtype),
             times=torch.as_tensor(np.where(table.evaluated, table.t, 0.0)),
@@ -134,16 +161,21 @@ def _chain(table: Tableau, dtype: torch.dtype) -> _Chain:
         )
 
 
+def _sum(output: Tensor) -> float:
+    """The sum of all elements, whichever way is faster."""
+    return sum(output.flatten().tolist()) if output.numel() <= LISTED else output.sum().item()
+
+
 class _Steps:
     """The chain so far: the newest rows and outputs, as far back as the table reaches."""
 
     def __init__(self, table: Tableau, start: Tensor, noise: Noise, keep: bool, ahead: bool) -> None:
         self.table, self.noise, self.row, self.last = table, noise, 0, table.rows - 1
         start = start.contiguous()
-        self.dtype, samples, device = start.dtype, len(start), start.device
+        samples, device = len(start), start.device
         self.chain = _chain(table, start.dtype)
-        self.times = self.chain.times.to(start)[:, None].expand(-1, samples).unbind()
-        self.nodes = torch.arange(table.rows, device=device)[:, None].expand(-1, samples).unbind()
+        self.times = list(self.chain.times.to(start)[:, None].expand(-1, samples).unbind())
+        self.nodes = list(torch.arange(table.rows, device=device)[:, None].expand(-1, samples).unbind())
         self.chunk = max(1, min(64, AHEAD // max(1, start.numel()))) if ahead else 1
         self.active = torch.arange(samples, device=device)
         self.count = samples  # of those that are still going
@@ -158,49 +190,16 @@ class _Steps:
         if self.path is not None:
             self.path[:, 0] = start
 
-    def request(self) -> Request:
-        """The newest row of every sample that is still going."""
-        row = self.row
-        self.asked += 1
-        self.evaluations += self.count
-        x, t, node, scale = self.rows[row], self.times[row], self.nodes[row], self.chain.scales[row]
-        if self.count < len(self.status):
-            t, node = t[: self.count], node[: self.count]
-        return Request(x=x if scale is None else x * scale, t=t, sample=self.active, node=node)
+    def draw(self, column: int) -> None:
+        """Draw the noises of a column for the samples still going, and those of the steps that follow."""
+        columns = torch.arange(column, min(column + self.chunk, self.last + 1), device=self.active.device)
+        drawn = self.noise.draw(self.active, columns.expand(self.count, -1)).to(self.answers.dtype)
+        self.noises |= dict(zip(columns.tolist(), drawn.unbind(1), strict=True))
+        self.noise.release(max(0, column - self.chain.far))
 
-    def take(self, answer: Tensor) -> None:
-        """One step."""
-        output = answer if answer.dtype is self.dtype else answer.to(self.dtype)
-        output = output.contiguous()
-        if not math.isfinite(output.sum().item()):  # so it is where an element is not, and where the sum overflows
-            finite = torch.isfinite(output).flatten(1).all(1)
-            self._drop(finite)
-            output = output[finite]
-        self.outputs[self.row] = output
-        self.row = row = self.row + 1
-        chain, state = self.chain, None
-        for source, terms in zip((None, self.rows, self.outputs), chain.weights[row], strict=True):
-            for column, weight in terms:
-                term = weight * (self._noise(column) if source is None else source[column])
-                state = chain.zero + term if state is None else state.add_(term)
-        self.rows[row] = state = torch.zeros_like(output) if state is None else state
-        self.rows.pop(row - chain.reach, None)
-        self.outputs.pop(row - chain.reach, None)
-        self.noises.pop(row - chain.far, None)
-        if self.path is not None:
-            self.path[self.active, row] = state
-
-    def _noise(self, column: int) -> Tensor:
-        """The noise of a column for the samples still going, drawn with those of the steps that follow."""
-        if column not in self.noises:
-            columns = torch.arange(column, min(column + self.chunk, self.last + 1), device=self.active.device)
-            drawn = self.noise.draw(self.active, columns.expand(self.count, -1)).to(self.dtype)
-            self.noises |= dict(zip(columns.tolist(), drawn.unbind(1), strict=True))
-            self.noise.release(max(0, column - self.chain.far))
-        return self.noises[column]
-
-    def _drop(self, finite: Tensor) -> None:
-        """Let samples go whose model broke."""
+    def drop(self, output: Tensor) -> Tensor:
+        """Let samples go whose model broke; the outputs of the others."""
+        finite = torch.isfinite(output).flatten(1).all(1)
         lost = self.active[~finite]
         self.answers[lost] = self._preview()[~finite]
         for sample in lost.tolist():
@@ -210,6 +209,9 @@ class _Steps:
         for kept in (self.rows, self.outputs, self.noises):
             for name, tensor in kept.items():
                 kept[name] = tensor[finite]
+        for views in (self.times, self.nodes):
+            views[:] = [view[: self.count] for view in views]
+        return output[finite]
 
     def _preview(self) -> Tensor:
         """The newest data prediction of the samples still going (their state, for tables without a schedule)."""
