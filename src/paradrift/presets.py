@@ -32,7 +32,7 @@ def default(tol: float = DEFAULT_TOL, window: Window | None = None, verify: int 
     Args:
         tol: Distance of the answer to the sequential one, rms over elements in units of sqrt(v0).
         window: None to let the planner choose.
-        verify: About how many nodes are evaluated once more to measure the error that is reported; 0 for none.
+        verify: Most nodes that are evaluated once more to measure the error that is reported; 0 for none.
 
     Returns:
         The solver.

@@ -148,7 +148,7 @@ def lower(
         table: The sampler's table.
         slopes: Where slopes come from.
         variance: Data variance per element, the reference of the growth.
-        verify: About how many accepted nodes are evaluated once more.
+        verify: Most accepted nodes that are evaluated once more, evenly spread; 0 for none.
         pad: Rows of padding behind the last row.
         dtype: Dtype of the states.
         device: Device of the states.
@@ -172,7 +172,7 @@ def lower(
     of_node = np.append(np.flatnonzero(table.evaluated), table.rows - 1)
     node = np.concatenate([table.evaluated, np.zeros(pad, bool)])
     counted = np.concatenate([before, np.full(pad, table.nodes)])
-    stride = max(1, table.nodes // verify) if verify else table.nodes
+    stride = -(-table.nodes // verify) if verify else table.nodes
     checked = node & (counted % stride == 0) & (verify > 0)
     return Lowered(
         lags=table.lags,

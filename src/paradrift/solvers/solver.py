@@ -20,7 +20,7 @@ class Solver:
         slopes: How defects travel.
         guess: Where entering nodes start.
         stop: When rows are settled.
-        verify: About how many nodes, evenly spread over the chain, are evaluated once more at their accepted states,
+        verify: Most nodes, evenly spread over the chain, that are evaluated once more at their accepted states,
             to measure the defects that were left (and one more round at the end); the reported error is built on
             them. 0: on predictions made while settling.
         max_rounds: Budget of rounds; None for no limit (a chain never needs more rounds than it has nodes, per sweep
