@@ -1,9 +1,9 @@
 """The second half of a comparison: the wall time of one sample, methods and the plain loop in turn.
 
-Every method runs as it would be used: ours by its defaults with a planned window, and once more at the tolerance that
-its own curve says is enough; rivals at the width and knob which, by their own curves and the measured cost of a call,
-are the fastest for the error asked for, without flips. The plain loop is the strongest sequential alternative; see
-:mod:`paradrift.bench.loop`.
+Every method runs as it would be used: ours by its defaults with a planned window, and once more as rivals run, without
+verification and at the tolerance that its own curve says is enough; rivals at the width and knob which, by their own
+curves and the measured cost of a call, are the fastest for the error asked for, without flips. The plain loop is the
+strongest sequential alternative; see :mod:`paradrift.bench.loop`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def racers(case: Case, done: Sequence[Record]) -> list[Racer]:
             solver = entry.make(knob, width, case.problem)
             found.append(Racer(name=entry.name, ours=entry.ours, width=best[1].window, knob=knob, solver=solver))
         else:
-            name = f"{entry.name}, tol {knob:g}"
+            name = f"{entry.name}, tol {knob:g}, unverified"
             found.append(Racer(name=name, ours=entry.ours, width="auto", knob=knob, solver=entry.planned(knob)))
     return found
 

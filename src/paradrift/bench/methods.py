@@ -64,7 +64,8 @@ class Entry:
         ours: Whether it is the library's own rather than a rival.
         fits: Whether it can solve a problem with so many rows.
         law: Whether it is exact in law only: its answers are not those of the same noises, so only rounds count.
-        planned: The method at a knob as users call it, with a planned window; None for those that do not plan.
+        planned: The method at a knob with a planned window, without verification, which rivals do not have either; None
+            for those that do not plan.
     """
 
     name: str
@@ -198,7 +199,7 @@ CATALOGUE: tuple[Entry, ...] = (
         make=lambda knob, width, problem: pd.default(knob, window(width), verify=0),
         ladder=TOLS,
         ours=True,
-        planned=pd.default,
+        planned=lambda knob: pd.default(knob, verify=0),
     ),
     Entry(name="ParaDiGMS", paper="Shih et al. 2023", make=_paradigms, ladder=CHANGES, fits=_one_step),
     Entry(name="ParaTAA", paper="Tang et al. 2024", make=_parataa(20, 3), ladder=CHANGES[2:]),
