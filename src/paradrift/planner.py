@@ -40,8 +40,8 @@ SETTLING = 10.0  # K and eta: fitted on the embedded model at 50, 250 and 1000 s
 SHARE = 0.63
 MARGIN = 0.8  # share of the sequential time that a parallel plan must promise where the solver's own time is not known
 GAIN = 0.95  # and where it is counted
-BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much in
-BRIEF = 0.3  # the first solve, but then not more than these seconds
+BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
+BRIEF = 0.3  # but then not more than these seconds
 ENGINE = 2e-3, 1.5e-5  # seconds a round that the solver takes, and more for each node of the window, until measured
 TRUST = 0.5, 2.0  # measured rounds correct the prediction by factors in these bounds: a solve is but one sample
 
@@ -182,11 +182,10 @@ def measure_costs(
         return best
 
     begin = time.perf_counter()
-    first = samples not in costs
-    if first:
+    if samples not in costs:
         costs[samples] = timed(samples, 3 if 3 <= BUDGET * len(nodes) else 2)
     sequential = len(nodes) * costs[samples]
-    allowed = max(BUDGET * sequential, min(5 * BUDGET * sequential, BRIEF) if first else 0.0)
+    allowed = max(BUDGET * sequential, min(5 * BUDGET * sequential, BRIEF))
     for width in PROBES:
         rows = samples * width
         if rows in costs or width > min(widest, len(nodes)):

@@ -114,16 +114,16 @@ def test_windows_that_cannot_pay_are_not_measured(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("cost", [3e-4, 1e-3, 3e-3, 10e-3, 0.1])
 @pytest.mark.parametrize("rows", [0.0, 0.1, 1.0])
-def test_a_later_solve_of_a_model_measures_next_to_nothing(
+def test_after_a_few_solves_of_a_model_nothing_is_measured(
     monkeypatch: pytest.MonkeyPatch, cost: float, rows: float
 ) -> None:
     executor = Clocked({1: cost, 129: cost * (1 + 128 * rows)})
-    first = executor.measure(monkeypatch, nodes=50)
-    assert executor.now <= 0.36 * 50 * cost  # two calls of one row, a quarter for batches, and twice the last of them
-    executor.now = 0.0
-    second = executor.measure(monkeypatch, nodes=50)
-    assert executor.now <= 0.05 * 50 * cost
-    assert set(second) >= set(first)
+    for solve in range(5):
+        executor.now = 0.0
+        executor.measure(monkeypatch, nodes=50)
+        # two calls of one row in the first, a quarter for batches, which are called twice
+        assert executor.now <= (0.54 if solve == 0 else 0.5) * 50 * cost
+    assert executor.now == 0.0
 
 
 def test_a_busy_spell_does_not_make_a_batch_dearer_than_a_larger_one() -> None:
