@@ -4,6 +4,8 @@ Statistical tests use fixed seeds, so they cannot flicker; their thresholds woul
 a probability below 1e-6 each.
 """
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -14,7 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from paradrift.errors import SpecError
 from paradrift.noise import Brownian, Buffered, Drawn, Given, Noise, Philox
-from paradrift.noise.philox import normals, philox
+from paradrift.noise.philox import _root, normals, philox
 
 RARE = 1e-6
 
@@ -331,3 +333,9 @@ def test_every_source_speaks_the_protocol() -> None:
 def test_wrong_sources_are_refused_in_one_sentence(make: object, sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence):
         make()  # pyright: ignore[reportCallIssue]
+
+
+def test_square_roots_are_correctly_rounded():
+    """As IEEE 754 has them, on every device; a vector library's may be an ulp off."""
+    values = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 20
+    assert _root(values).tolist() == [math.sqrt(value) for value in values.tolist()]
