@@ -17,9 +17,10 @@ from paradrift.density import check_noise
 from paradrift.divergence import Certificate
 from paradrift.errors import SpecError
 from paradrift.executors import Local, Several
+from paradrift.experience import experience_of, learn
 from paradrift.forms import Array
 from paradrift.noise import Noise
-from paradrift.planner import choose, experience_of, learn, measure_costs
+from paradrift.planner import choose, measure_costs
 from paradrift.prepare import Generators
 from paradrift.pump import Timed, evaluating, pump, synchronize
 from paradrift.samplers import Gridded, Sampler
@@ -116,7 +117,7 @@ def rounds(  # noqa: DOC403, DOC405
             costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial, known)
             choice = choose(solver.window, costs, samples, table.nodes, solver.verify, known)
             told = dict(nodes=table.nodes, samples=samples, width=choice.window.width, verify=solver.verify)
-            taught = functools.partial(learn, denoiser, chain, **told)
+            taught = functools.partial(learn, denoiser, chain, costs=costs, **told)
             solver = dataclasses.replace(solver, window=choice.window)
             words, sequential_seconds = choice.words, choice.sequential_seconds
             planned = time.perf_counter() - planning
@@ -166,7 +167,12 @@ def rounds(  # noqa: DOC403, DOC405
         rejected=outcome.rejected,
     )
     if taught is not None and set(outcome.status) == {Status.CONVERGED}:
-        taught(rounds=stats.rounds, evaluations=stats.evaluations, engine_seconds=stats.engine_seconds)
+        taught(
+            rounds=stats.rounds,
+            evaluations=stats.evaluations,
+            model_seconds=stats.model_seconds,
+            engine_seconds=stats.engine_seconds,
+        )
     addressed = generator is None and noise is None
     return Solution(
         samples=outcome.samples,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ import torch
 
 import paradrift as pd
 from paradrift import planner
-from paradrift.planner import ENGINE, Experience, choose, cost_of, experience_of, learn, rounds_of
+from paradrift.experience import ENGINE, Experience, cost_of, experience_of, learn, rounds_of
+from paradrift.planner import choose
 from paradrift.solvers.base import Request
 from paradrift.windows import Auto
 
@@ -44,21 +47,41 @@ def test_a_model_that_takes_few_rounds_is_promised_them_the_next_time() -> None:
 
 def test_what_is_learned_is_the_models_own_and_bounded() -> None:
     model, other = torch.nn.Identity(), torch.nn.Identity()
-    taught = dict(nodes=100, samples=2, width=16, verify=32)
-    learn(model, "noisy", **taught, rounds=1, evaluations=72, engine_seconds=3e-3)
+    taught = dict(nodes=100, samples=2, width=16, verify=32, costs={2: 1e-3, 72: 4e-3, 144: 8e-3})
+    learn(model, "noisy", **taught, rounds=1, evaluations=72, model_seconds=6e-3, engine_seconds=3e-3)
     known = experience_of(model, "noisy")
     assert known.rounds == 0.5  # one round of an expected fifteen is not believed
     assert known.rows == pytest.approx(72 / (2 * (16 + 32)))
     assert known.engine == pytest.approx(3e-3 / (ENGINE[0] + ENGINE[1] * 16))
+    assert known.calls == pytest.approx(1.5)
+    assert known.step == 1
     assert experience_of(other, "noisy") == Experience()
     assert experience_of(model, "without noise") == Experience()
 
 
-def test_a_sequential_solve_teaches_nothing() -> None:
+def test_a_sequential_solve_teaches_what_a_step_takes_and_nothing_about_windows() -> None:
     model = torch.nn.Identity()
-    taught = dict(nodes=100, samples=1, width=1, verify=0)
-    learn(model, "chain", **taught, rounds=100, evaluations=100, engine_seconds=0.01)
-    assert experience_of(model, "chain") == Experience()
+    taught = dict(nodes=100, samples=1, verify=0, costs={1: 1e-3, 16: 8e-3})
+    windows = Experience(rounds=0.5, rows=0.5, engine=0.5, calls=0.5)
+    learn(model, "chain", **taught, width=16, rounds=1, evaluations=1, model_seconds=0, engine_seconds=0)
+    assert experience_of(model, "chain") == windows
+    for seconds, step in ((0.11, 1.2), (0.05, 1.0), (10.0, 1.4)):  # 10 ms beside the model; bounds on either side
+        learn(
+            model, "chain", **taught, width=1, rounds=100, evaluations=100, model_seconds=seconds, engine_seconds=0.01
+        )
+        known = experience_of(model, "chain")
+        assert known.step == pytest.approx(step)
+        assert dataclasses.replace(known, step=1.0) == windows
+
+
+def test_calls_that_take_longer_in_a_solve_than_when_measured_change_the_plan() -> None:
+    costs = {1: 10e-3, 4: 24e-3, 16: 40e-3, 64: 160e-3}
+    plan = functools.partial(choose, Auto(), costs, samples=1, nodes=50, verify=0)
+    measured = plan()
+    assert plan(known=Experience(step=1.4)).sequential_seconds == pytest.approx(1.4 * measured.sequential_seconds)
+    assert measured.window.width > 1
+    assert plan(known=Experience(calls=2.0)).window.width == 1
+    assert plan(known=Experience(calls=2.0, step=1.4, rounds=0.6)).window.width > 1
 
 
 def test_a_planned_solve_teaches_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from paradrift.bench.gpu_rounds import unpacked
 from paradrift.bench.records import Record
-from paradrift.planner import cost_of
+from paradrift.experience import cost_of
 
 TEN_TIMES, A_THIRD, NEVER = 10.0, 1.3, 0.95
 HALF = "bfloat16"  # what large networks are run in

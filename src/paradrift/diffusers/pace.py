@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from paradrift.diffusers.calls import Cell, Signature
-from paradrift.planner import MARGIN, cost_of, rounds_of
+from paradrift.experience import cost_of, rounds_of
+from paradrift.planner import MARGIN
 
 TRIAL = 4  # calls in the first round, where nothing is known of what a batch costs
 _RARE = 0.05  # share of a kind of calls below which its cost does not matter
