@@ -164,7 +164,7 @@ def choose(
         The choice.
     """
     known = known or Experience()
-    sequential = nodes * known.step * (costs[samples] if samples in costs else cost_of(samples, costs))
+    sequential = nodes * known.step * cost_of(samples, costs)
     best, least = 1, sequential * GAIN
     for width in _widths(auto.widest, nodes):
         rounds = known.rounds_of(width, nodes)

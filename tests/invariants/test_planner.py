@@ -84,6 +84,11 @@ def test_calls_that_take_longer_in_a_solve_than_when_measured_change_the_plan() 
     assert plan(known=Experience(calls=2.0, step=1.4, rounds=0.6)).window.width > 1
 
 
+def test_a_first_call_that_was_slow_is_no_call_of_the_sequential_sampler() -> None:
+    choice = choose(Auto(), {1: 30e-3, 4: 12e-3, 16: 48e-3}, samples=1, nodes=50, verify=0)
+    assert choice.sequential_seconds == pytest.approx(50 * 12e-3)
+
+
 def test_a_planned_solve_teaches_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     toy = pd.Gaussian(torch.zeros(4), 1.0, pd.Discrete.linear(1000))
     monkeypatch.setattr("paradrift.solving.measure_costs", lambda *args: dict(FLAT))
