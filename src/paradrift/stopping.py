@@ -21,6 +21,8 @@ from torch import Tensor
 
 from paradrift.errors import SpecError
 
+TOGETHER = 0.5  # of their budgets, what all nodes that are left may spend when they are settled at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -129,7 +131,7 @@ class Tolerance:
         if (not view.noisy if self.finish is None else self.finish) and self.tol > 0:
             inside = torch.arange(1, len(view.effect), device=count.device)[:, None] < view.span
             left = torch.linalg.vector_norm(torch.where(inside, view.effect[1:], 0.0), dim=0)
-            quiet = (view.moved <= self.tol / 3 * view.unit) & (left <= self.share * self.tol * view.unit)
+            quiet = (view.moved <= self.tol / 3 * view.unit) & (left <= TOGETHER * self.share * self.tol * view.unit)
             count = torch.where(view.last & quiet, view.span, count)
         return torch.minimum(count, view.span)
 
