@@ -128,7 +128,8 @@ class Tolerance:
             settled &= view.change == 0
         settled[0] = True  # the front was evaluated at its exact state, so the row after it is exact
         count = settled.long().cumprod(0).sum(0)
-        if (not view.noisy if self.finish is None else self.finish) and self.tol > 0:
+        may = not view.noisy if self.finish is None else self.finish
+        if may and self.tol > 0 and bool(view.last.any()):
             inside = torch.arange(1, len(view.effect), device=count.device)[:, None] < view.span
             left = torch.linalg.vector_norm(torch.where(inside, view.effect[1:], 0.0), dim=0)
             quiet = (view.moved <= self.tol / 3 * view.unit) & (left <= TOGETHER * self.share * self.tol * view.unit)

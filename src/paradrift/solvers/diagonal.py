@@ -181,7 +181,7 @@ class Diagonal:
                 self.columns(tensor, block)[: history - 1] = self.rows(tensor, place)
         part, here = self._part(active)
         if bool(self.lost.any()):
-            continue_references(part, here, history, history - 1, self.solver.slopes.measured, self.table.scheduled)
+            continue_references(part, here, history - 1, self.solver.slopes.measured, self.table.scheduled)
         old, front = part.z.clone(), self.table.of_node[self.front]
         stop = history + max(layout.right[block] - layout.left[block] for block in active)
         march(part, here, history, stop, (history + front - part.front).clamp(min=history))

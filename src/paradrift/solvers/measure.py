@@ -85,8 +85,9 @@ def measure(
     slope = (xf / xx).to(x.dtype) if secants else old
     if groups is not None:
         slope, xx = slope[..., groups], xx.sum(-1, keepdim=True)
-    valid = known[..., None] & torch.isfinite(slope) & secants
-    slope = torch.where(valid, slope if bounds is None else slope.clamp(*bounds), old)
+    valid = known[..., None] & torch.isfinite(slope)
+    if secants:
+        slope = torch.where(valid, slope if bounds is None else slope.clamp(*bounds), old)
     missed = torch.linalg.vector_norm(df - old * dx, dim=-1) / outputs.shape[-1] ** 0.5
     left = torch.linalg.vector_norm(df - slope * dx, dim=-1) / xx.squeeze(-1).sqrt().to(x.dtype)
     level = here.levels(*where)
@@ -112,10 +113,10 @@ def measure(
     if secants:
         steep = (level.gain[..., None] * (slope - level.p[..., None])).amax(-1)
         shown = torch.where(steep < 1, level.variance * steep / (1 - steep), torch.inf).clamp(min=variance)
-        steepest[where] = torch.where(valid.any(-1), shown, 0.0)
-        steepest[history - 1] = torch.maximum(steepest[history - 1], state.steepest)
-        steepest[history - 1 :] = steepest[history - 1 :].cummax(0).values
-        steepest[: history - 1] = 0
+        steepest[where] = torch.where(valid.any(-1), shown, 0.0)  # zero before the front, where nothing is asked
+        front = steepest[history - 1]
+        torch.maximum(front, state.steepest, out=front)
+        steepest = steepest.cummax(0).values
         ladder = torch.log2(torch.where(steepest > 0, steepest / variance, torch.inf)) / 2
         grade = ladder.clamp(FLOOR, LEVELS - 1).ceil().long()
     return Facts(miss=miss, rest=rest, level=grade, steepest=steepest, broken=broken, nearest=nearest, spoiled=spoiled)

@@ -34,7 +34,7 @@ def carry_slopes(state: State, here: Here, nearest: Tensor, first: int) -> None:
     state.slope = torch.where(borrow, slope, state.slope)
 
 
-def continue_references(state: State, here: Here, history: int, first: int, measured: bool, scheduled: bool) -> None:
+def continue_references(state: State, here: Here, first: int, measured: bool, scheduled: bool) -> None:
     r"""Give every node that was never evaluated a surrogate: the continuation of the last node before it that was.
 
     The data prediction of one Gaussian is :math:`D_\rho(\bar x) = \mu + s_\rho (\bar x - \mu)` with
@@ -47,8 +47,7 @@ def continue_references(state: State, here: Here, history: int, first: int, meas
     Args:
         state: The windows; changed in place.
         here: The table under the windows.
-        history: H.
-        first: First position that may need a surrogate.
+        first: First position that may need a surrogate, the front or one after it.
         measured: Whether slopes are measured, so that they can be continued.
         scheduled: Whether the table has a noise schedule.
     """
@@ -74,6 +73,7 @@ def continue_references(state: State, here: Here, history: int, first: int, meas
         reference = usable * late.alpha * centre
         outputs = late.p * reference + usable * late.q * data
     slopes = torch.where(usable > 0, slopes, late.prior)
-    unknown = (~state.known[first:] & (positions[first:] >= history - 1))[..., None]
+    known = state.known[first:, :, None]
     for tensor, values in ((state.ref, reference), (state.f, outputs), (state.slope, slopes)):
-        tensor[first:] = torch.where(unknown, values, tensor[first:])
+        rows = tensor[first:]
+        torch.where(known, rows, values.to(rows), out=rows)

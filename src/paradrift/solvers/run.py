@@ -135,7 +135,7 @@ class Run:
         if secants and scheduled and self.width > 1:
             carry_slopes(state, here, facts.nearest, history - 1)
         if facts.spoiled:
-            continue_references(state, here, history, history - 1, secants, scheduled)
+            continue_references(state, here, history - 1, secants, scheduled)
         if self.variance is None:
             self._update_unit()
         old = state.z.clone()
@@ -150,7 +150,7 @@ class Run:
         march(state, here, history, stop, None if judged is None else history + judged.kept)
         self.marched[history:stop] = True
         self.change = torch.linalg.vector_norm(state.z - old, dim=-1) / old.shape[-1] ** 0.5
-        self.moved = ~(self.change == 0)
+        self.moved = self.change != 0
         self.swept = self.swept + 1
         nodes = slice(history - 1, stop - 1)
         level, change = here.levels(nodes), self.change[nodes]
@@ -237,7 +237,7 @@ class Run:
             begin = torch.full_like(begin, self.history)
             state.known[self.history - 1 :] &= accepted == 0
             measured, scheduled = self.solver.slopes.measured, self.table.scheduled
-            continue_references(state, self.here, self.history, self.history - 1, measured, scheduled)
+            continue_references(state, self.here, self.history - 1, measured, scheduled)
         entering = torch.where(accepted > 0, begin, len(self.positions))
         self.limit = torch.where(accepted > 0, renewed, self.limit)
         self.enter(entering.clamp(max=len(self.positions)))
@@ -281,7 +281,7 @@ class Run:
             return
         if self.width > 1:  # a window of one node is never guessed
             secants, scheduled = self.solver.slopes.measured, self.table.scheduled
-            continue_references(state, here, self.history, first - 1, secants, scheduled)
+            continue_references(state, here, first - 1, secants, scheduled)
             if self.proposal is not None:
                 adopt(state, here, self.proposal, self.active, first - 1, anchored=False)
         late = here.row[first:]
