@@ -54,7 +54,8 @@ class Proposal:
         first, share = self.first[rows], self.share[rows][..., None]
         after = (first + 1).clamp(max=len(self.data) - 1)
         early = self.data[first, samples]
-        return torch.where(share > 0, torch.lerp(early, self.data[after, samples], share), early)
+        # torch.lerp may round differently in the vectors and the tail of an array, and so with the batch
+        return torch.where(share > 0, early + share * (self.data[after, samples] - early), early)
 
 
 Proposing = Generator[Request, Tensor, Proposal | None]

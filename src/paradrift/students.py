@@ -149,7 +149,16 @@ def _state(table: Tableau, position: Array, row: int, start: Tensor, noise: Nois
         total = total + float(weight) * data
     columns = np.flatnonzero(noises)
     samples = torch.arange(len(start), device=start.device)
-    for chunk in np.split(columns, range(_CHUNK, len(columns), _CHUNK)):
+    for begin in range(0, len(columns), _CHUNK):
+        chunk = columns[begin : begin + _CHUNK]
         drawn = noise.draw(samples, torch.as_tensor(chunk, device=start.device).expand(len(start), -1))
-        total = total + torch.einsum("k,sk...->s...", torch.as_tensor(noises[chunk]).to(start), drawn.flatten(2))
+        total = total + _summed(torch.as_tensor(noises[chunk]).to(start)[:, None] * drawn.flatten(2).to(start))
     return total
+
+
+def _summed(terms: Tensor) -> Tensor:
+    """The sum over dimension 1 in one fixed order; matrix products choose theirs by the size of the batch."""
+    while terms.shape[1] > 1:
+        half = terms.shape[1] // 2
+        terms = torch.cat([terms[:, :half] + terms[:, half : 2 * half], terms[:, 2 * half :]], 1)
+    return terms[:, 0]

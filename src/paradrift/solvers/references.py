@@ -59,7 +59,7 @@ def continue_references(state: State, here: Here, first: int, measured: bool, sc
     late, old = here.levels(slice(first, None), slice(None), None), here.levels(*at, None)
     usable = (here.node[first:] & (last >= 0))[..., None].to(f)  # 0: the reference is zero, the slope the prior
     if not scheduled:  # nothing to continue with: hold the output and its slope
-        reference, outputs, slopes = usable * ref, usable * f, slope[None] if measured else late.prior
+        reference, outputs, slopes = usable * ref, usable * f, slope if measured else late.prior
     else:
         centre, slopes = ref / old.alpha, late.prior
         data = (f - old.p * ref) / old.q
