@@ -6,7 +6,7 @@ Rounds of a window of W nodes are predicted as
 
 seconds of a call from measured ones of other numbers of rows, and the solver's own time a round as linear in W. What a
 solve has taken, as a share of that, is remembered for the next solve of the same model and chain, within bounds: a
-solve is but one sample, and the machine may have been busy.
+solve is but one sample, and the machine may have been busy: of times, half of what is new is believed.
 """
 
 from __future__ import annotations
@@ -116,13 +116,14 @@ def learn(
     known, engine_seconds = experience_of(model, chain), max(engine_seconds, 0.0)
     expected = rounds * cost_of(evaluations / rounds, costs)
     if width <= 1:
-        found = dataclasses.replace(known, step=_trusted((model_seconds + engine_seconds) / expected, STEP))
+        step = _trusted((model_seconds + engine_seconds) / expected, STEP)
+        found = dataclasses.replace(known, step=math.sqrt(known.step * step))
     else:
         found = Experience(
             rounds=_trusted(rounds / rounds_of(width, nodes)),
             rows=min(1.0, _trusted(evaluations / (samples * (rounds * width + min(verify, nodes))))),
-            engine=_trusted(engine_seconds / rounds / (ENGINE[0] + ENGINE[1] * width)),
-            calls=_trusted(model_seconds / expected),
+            engine=math.sqrt(known.engine * _trusted(engine_seconds / rounds / (ENGINE[0] + ENGINE[1] * width))),
+            calls=math.sqrt(known.calls * _trusted(model_seconds / expected)),
             step=known.step,
         )
     try:

@@ -52,8 +52,8 @@ def test_what_is_learned_is_the_models_own_and_bounded() -> None:
     known = experience_of(model, "noisy")
     assert known.rounds == 0.5  # one round of an expected fifteen is not believed
     assert known.rows == pytest.approx(72 / (2 * (16 + 32)))
-    assert known.engine == pytest.approx(3e-3 / (ENGINE[0] + ENGINE[1] * 16))
-    assert known.calls == pytest.approx(1.5)
+    assert known.engine == pytest.approx((3e-3 / (ENGINE[0] + ENGINE[1] * 16)) ** 0.5)  # of times, half is believed
+    assert known.calls == pytest.approx(1.5**0.5)
     assert known.step == 1
     assert experience_of(other, "noisy") == Experience()
     assert experience_of(model, "without noise") == Experience()
@@ -62,10 +62,10 @@ def test_what_is_learned_is_the_models_own_and_bounded() -> None:
 def test_a_sequential_solve_teaches_what_a_step_takes_and_nothing_about_windows() -> None:
     model = torch.nn.Identity()
     taught = dict(nodes=100, samples=1, verify=0, costs={1: 1e-3, 16: 8e-3})
-    windows = Experience(rounds=0.5, rows=0.5, engine=0.5, calls=0.5)
+    windows = Experience(rounds=0.5, rows=0.5, engine=0.5**0.5, calls=0.5**0.5)
     learn(model, "chain", **taught, width=16, rounds=1, evaluations=1, model_seconds=0, engine_seconds=0)
     assert experience_of(model, "chain") == windows
-    for seconds, step in ((0.11, 1.2), (0.05, 1.0), (10.0, 1.4)):  # 10 ms beside the model; bounds on either side
+    for seconds, step in ((0.11, 1.2**0.5), (0.05, 1.2**0.25), (10.0, (1.2**0.25 * 1.4) ** 0.5)):  # bounded, and halved
         learn(
             model, "chain", **taught, width=1, rounds=100, evaluations=100, model_seconds=seconds, engine_seconds=0.01
         )
