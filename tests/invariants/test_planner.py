@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import pytest
@@ -82,6 +83,14 @@ def test_calls_that_take_longer_in_a_solve_than_when_measured_change_the_plan() 
     assert measured.window.width > 1
     assert plan(known=Experience(calls=2.0)).window.width == 1
     assert plan(known=Experience(calls=2.0, step=1.4, rounds=0.6)).window.width > 1
+
+
+@pytest.mark.parametrize("nodes", [10, 50, 100, 1000])
+def test_a_wider_window_is_never_predicted_to_take_more_rounds(nodes: int) -> None:
+    rounds = [rounds_of(width, nodes) for width in range(1, 2 * nodes)]
+    assert rounds[0] == nodes
+    assert all(after <= before for before, after in itertools.pairwise(rounds))
+    assert rounds[-1] > 4
 
 
 def test_a_first_call_that_was_slow_is_no_call_of_the_sequential_sampler() -> None:
