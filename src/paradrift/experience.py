@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 SETTLING = 10.0  # K and eta: fitted on the embedded model at 50, 250 and 1000 steps, tol 1e-2
 SHARE = 0.63
-GROWTH = 0.35  # K of a window narrower than 10 / 0.35 nodes, by its width
+FEWEST, GROWTH = 3.0, 0.125  # K of a window of less than 56 nodes, by its width
 ENGINE = 2e-3, 1.5e-5  # seconds a round that the solver takes, and more for each node of the window, until measured
 TRUST = 0.5, 2.0  # measurements correct predictions by factors in these bounds
 STEP = 1.0, 1.4  # and those of a sequential step by factors in these: a call is not faster than when it is repeated
@@ -153,7 +153,7 @@ def rounds_of(width: int, nodes: int) -> float:
 
 
 def _sum(width: float, nodes: int) -> float:
-    return min(SETTLING, GROWTH * width) + nodes / max(1.0, SHARE * width)
+    return min(SETTLING, FEWEST + GROWTH * width) + nodes / max(1.0, SHARE * width)
 
 
 def cost_of(rows: float, costs: dict[int, float]) -> float:

@@ -35,7 +35,7 @@ from paradrift.solvers.base import Request
 from paradrift.tableau import Tableau
 from paradrift.windows import Auto, Sliding
 
-PROBES = (16, 8, 32, 4, 64, 128)  # widths to measure, in this order, as far as the budget goes
+PROBES = (8, 16, 32, 4, 64, 128)  # widths to measure, in this order, as far as the budget goes: doubling is never dear
 MARGIN = 0.8  # share of the sequential time that a parallel plan must promise where the solver's own time is not known
 GAIN = 0.95  # and where it is counted
 BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
