@@ -273,7 +273,7 @@ def noise_for(
     if not isinstance(seed, int) and len(seed) != shape[0]:
         raise SpecError(f"expected one seed, or one for each of {shape[0]} samples, found {len(seed)}")
     philox = Philox(seed=seed, shape=shape[1:], dtype=dtype, device=device)
-    return Buffered(philox, samples=shape[0])
+    return Buffered(philox, samples=shape[0], columns=table.rows)
 
 
 def start_for(start: Tensor, shape: tuple[int, ...]) -> Tensor:

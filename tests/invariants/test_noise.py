@@ -5,6 +5,7 @@ a probability below 1e-6 each.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from paradrift.errors import SpecError
 from paradrift.noise import Brownian, Buffered, Drawn, Given, Noise, Philox
-from paradrift.noise.philox import _root, normals, philox
+from paradrift.noise.counter import normals, philox
 
 RARE = 1e-6
 
@@ -139,7 +140,7 @@ def test_a_sample_can_be_redrawn_alone_from_its_seed() -> None:
 
 def test_a_buffer_changes_no_value_and_does_not_grow() -> None:
     noise = Philox(seed=4, shape=(900,))
-    buffered = Buffered(noise, samples=8)
+    buffered = Buffered(noise, samples=8, columns=10_000)
     fronts = torch.zeros(8, dtype=torch.int64)
     sizes = []
     for _ in range(60):
@@ -296,7 +297,7 @@ def test_every_source_speaks_the_protocol() -> None:
     initial = torch.zeros(2, 400, dtype=torch.float64)
     sources = [
         Philox(seed=0, shape=(400,)),
-        Buffered(Philox(seed=0, shape=(400,)), samples=2),
+        Buffered(Philox(seed=0, shape=(400,)), samples=2, columns=3),
         Drawn(torch.Generator(), np.array([False, True, True]), samples=2, shape=(400,)),
         Given(torch.zeros(2, 3, 400), initial),
         Brownian(_path(), np.array([0.0, 0.5, 1.0]), initial),
@@ -335,7 +336,50 @@ def test_wrong_sources_are_refused_in_one_sentence(make: object, sentence: str) 
         make()  # pyright: ignore[reportCallIssue]
 
 
-def test_square_roots_are_correctly_rounded():
-    """As IEEE 754 has them, on every device; a vector library's may be an ulp off."""
-    values = torch.rand(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 20
-    assert _root(values).tolist() == [math.sqrt(value) for value in values.tolist()]
+def _pair(radial: int, angular: int) -> tuple[float, float]:
+    """Two normals from two words in Python's numbers, whose every operation IEEE 754 rounds correctly."""
+
+    def series(coefficients: list[float], x: float) -> float:
+        value = coefficients[-1]
+        for coefficient in coefficients[-2::-1]:
+            value = value * x + coefficient
+        return value
+
+    mantissa, exponent = math.frexp((radial + 0.5) * 2.0**-32)
+    if mantissa < math.sqrt(0.5):
+        mantissa, exponent = 2 * mantissa, exponent - 1
+    ratio = (mantissa - 1) / (mantissa + 1)
+    logarithm = ratio * series([2.0 / (2 * k + 1) for k in range(8)], ratio * ratio) + exponent * math.log(2)
+    angle = ((angular >> 2) - 2.0**29 + 0.5) * (math.pi / 2 * 2.0**-30)
+    cosine = series([(-1.0) ** k / math.factorial(2 * k) for k in range(7)], angle * angle)
+    sine = angle * series([(-1.0) ** k / math.factorial(2 * k + 1) for k in range(7)], angle * angle)
+    radius, signs = math.sqrt(-logarithm), (1 - (angular & 1) * 2, 1 - (angular & 2))
+    return signs[0] * radius * (cosine - sine), signs[1] * radius * (cosine + sine)
+
+
+def test_normals_on_the_host_are_ieee_arithmetic_to_the_last_bit() -> None:
+    """Square roots above all: those of a vector library may be an ulp off."""
+    counter = (np.arange(3000), np.full(3000, 6), np.full(3000, 2), np.zeros(3000, np.int64))
+    words = philox(counter, (3, 0))
+    expected = [
+        _pair(*pair) for row in zip(*(word.tolist() for word in words), strict=True) for pair in (row[:2], row[2:])
+    ]
+    drawn = Philox(seed=3, shape=(12_000,), dtype=torch.float64).draw(_index(2), _index(5)[None])
+    assert drawn.flatten().tolist() == [number for pair in expected for number in pair]
+
+
+@pytest.mark.parametrize("module", [np.asarray, torch.from_numpy])
+def test_words_are_the_same_from_numpy_and_torch(module: Callable[[np.ndarray], object]) -> None:
+    counter = tuple(np.random.default_rng(0).integers(0, 2**32, shape) for shape in ((7,), (3, 1), (2, 1, 1), (1,)))
+    words = philox(tuple(module(word) for word in counter), (5, 2**31))
+    assert {tuple(word.shape) for word in words} == {(2, 3, 7)}
+    for place in np.ndindex(2, 3, 7):
+        at = [np.broadcast_to(word, (2, 3, 7))[place] for word in counter]
+        alone = philox(tuple(torch.tensor([int(word)]) for word in at), (5, 2**31))
+        assert [int(word[place]) for word in words] == [int(word) for word in alone]
+
+
+def test_pages_are_no_longer_than_the_chain() -> None:
+    noise = Buffered(Philox(seed=0, shape=(2,)), samples=1, columns=101)
+    noise.draw(_index(0), _index(4)[None])
+    assert noise._pages[0].shape == (1, 101, 2)

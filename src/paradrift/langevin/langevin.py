@@ -114,7 +114,8 @@ def langevin(
     base = prepare.solver_for(solver, window, slopes, guess, stop, tol, max_rounds)
     if isinstance(base.stop, Verdict) and base.stop.reflects:
         raise SpecError("expected a stop that keeps the noises of a chain, found Exact: use tol= or stop=KL(nats)")
-    source = Buffered(Philox(seed=seed, shape=x.shape[1:], dtype=x.dtype, device=x.device), samples=len(x))
+    philox = Philox(seed=seed, shape=x.shape[1:], dtype=x.dtype, device=x.device)
+    source = Buffered(philox, samples=len(x), columns=steps * dynamics.columns + 2)
     ids = torch.arange(len(x), device=x.device)
     if friction is not None and velocity is None:
         velocity = source.draw(ids, torch.ones_like(ids)[:, None])[:, 0]

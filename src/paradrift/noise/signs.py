@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from paradrift.noise.philox import philox
+from paradrift.noise.counter import philox
 
 
 def signs(seed: int, rows: Tensor, count: int, size: int) -> Tensor:
