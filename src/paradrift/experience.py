@@ -92,7 +92,7 @@ def learn(
     nodes: int,
     samples: int,
     width: int,
-    verify: int,
+    verified: int,
     costs: dict[int, float],
     rounds: int,
     evaluations: int,
@@ -107,7 +107,7 @@ def learn(
         nodes: Nodes M.
         samples: Number of samples S.
         width: Width that was planned; 1 teaches what a step takes, and nothing about windows.
-        verify: Number of nodes that are evaluated once more.
+        verified: Number of nodes that are evaluated once more.
         costs: Measured seconds of a call by number of rows.
         rounds: Rounds it took.
         evaluations: Rows it evaluated.
@@ -122,7 +122,7 @@ def learn(
     else:
         found = Experience(
             rounds=_trusted(rounds / rounds_of(width, nodes)),
-            rows=min(1.0, _trusted(evaluations / (samples * (rounds * width + min(verify, nodes))))),
+            rows=min(1.0, _trusted(evaluations / (samples * (rounds * width + verified)))),
             engine=math.sqrt(known.engine * _trusted(engine_seconds / rounds / (ENGINE[0] + ENGINE[1] * width))),
             calls=math.sqrt(known.calls * _trusted(model_seconds / expected)),
             step=known.step,

@@ -148,7 +148,7 @@ def _widths(widest: int, nodes: int) -> list[int]:
 
 
 def choose(
-    auto: Auto, costs: dict[int, float], samples: int, nodes: int, verify: int, known: Experience | None = None
+    auto: Auto, costs: dict[int, float], samples: int, nodes: int, verified: int, known: Experience | None = None
 ) -> Choice:
     """The width with the least predicted time.
 
@@ -157,7 +157,7 @@ def choose(
         costs: Measured seconds by number of rows.
         samples: Number of samples S.
         nodes: Nodes M.
-        verify: Number of nodes that are evaluated once more.
+        verified: Number of nodes that are evaluated once more.
         known: What earlier solves have shown, if there were any.
 
     Returns:
@@ -168,7 +168,7 @@ def choose(
     best, least = 1, sequential * GAIN
     for width in _widths(auto.widest, nodes):
         rounds = known.rounds_of(width, nodes)
-        rows = known.rows * samples * (width + min(verify, nodes) / rounds)
+        rows = known.rows * samples * (width + verified / rounds)
         seconds = rounds * (known.calls * cost_of(rows, costs) + known.engine_of(width))
         if seconds < least:
             best, least = width, seconds

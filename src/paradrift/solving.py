@@ -115,8 +115,9 @@ def rounds(  # noqa: DOC403, DOC405
             chain = (table.nodes, table.noisy, shape, tol, dtype, str(device), torch.get_num_threads())
             known = experience_of(denoiser, chain)
             costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial, known)
-            choice = choose(solver.window, costs, samples, table.nodes, solver.verify, known)
-            told = dict(nodes=table.nodes, samples=samples, width=choice.window.width, verify=solver.verify)
+            verified = solver.verified(table.nodes)
+            choice = choose(solver.window, costs, samples, table.nodes, verified, known)
+            told = dict(nodes=table.nodes, samples=samples, width=choice.window.width, verified=verified)
             taught = functools.partial(learn, denoiser, chain, costs=costs, **told)
             solver = dataclasses.replace(solver, window=choice.window)
             words, sequential_seconds = choice.words, choice.sequential_seconds

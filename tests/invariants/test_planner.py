@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import paradrift as pd
-from paradrift import planner
+from paradrift import grids, planner
 from paradrift.experience import ENGINE, Experience, cost_of, experience_of, learn, rounds_of
 from paradrift.planner import choose
 from paradrift.solvers.base import Request
+from paradrift.solvers.lowered import lower
 from paradrift.windows import Auto
 
 FLAT = {1: 10e-3, 4: 10e-3, 16: 10e-3, 64: 10e-3, 128: 10e-3}  # a device with room to spare
@@ -23,7 +24,7 @@ CHEAP = {1: 10e-6, 4: 10e-6, 16: 10e-6, 64: 10e-6}  # a model that costs less th
 
 
 def test_where_rows_are_free_the_widest_windows_are_planned() -> None:
-    choice = choose(Auto(), FLAT, samples=1, nodes=1000, verify=64)
+    choice = choose(Auto(), FLAT, samples=1, nodes=1000, verified=64)
     assert choice.window.width == 128
     assert choice.sequential_seconds == pytest.approx(10.0)
     rounds = rounds_of(128, 1000)
@@ -32,15 +33,15 @@ def test_where_rows_are_free_the_widest_windows_are_planned() -> None:
 
 @pytest.mark.parametrize("costs", [STEEP, CHEAP], ids=["full device", "cheap model"])
 def test_where_batches_or_the_solver_cost_more_than_they_save_the_plan_is_sequential(costs: dict[int, float]) -> None:
-    choice = choose(Auto(), costs, samples=1, nodes=1000, verify=64)
+    choice = choose(Auto(), costs, samples=1, nodes=1000, verified=64)
     assert choice.window.width == 1
     assert choice.words.startswith("sequential")
 
 
 def test_a_model_that_takes_few_rounds_is_promised_them_the_next_time() -> None:
     costs = {1: 10e-3, 4: 24e-3, 16: 75e-3, 64: 300e-3}
-    first = choose(Auto(), costs, samples=1, nodes=50, verify=0)
-    easier = choose(Auto(), costs, samples=1, nodes=50, verify=0, known=Experience(rounds=0.5))
+    first = choose(Auto(), costs, samples=1, nodes=50, verified=0)
+    easier = choose(Auto(), costs, samples=1, nodes=50, verified=0, known=Experience(rounds=0.5))
     assert first.window.width == 1
     assert easier.window.width > 1
     assert easier.seconds < 0.5
@@ -48,7 +49,7 @@ def test_a_model_that_takes_few_rounds_is_promised_them_the_next_time() -> None:
 
 def test_what_is_learned_is_the_models_own_and_bounded() -> None:
     model, other = torch.nn.Identity(), torch.nn.Identity()
-    taught = dict(nodes=100, samples=2, width=16, verify=32, costs={2: 1e-3, 72: 4e-3, 144: 8e-3})
+    taught = dict(nodes=100, samples=2, width=16, verified=32, costs={2: 1e-3, 72: 4e-3, 144: 8e-3})
     learn(model, "noisy", **taught, rounds=1, evaluations=72, model_seconds=6e-3, engine_seconds=3e-3)
     known = experience_of(model, "noisy")
     assert known.rounds == 0.5  # one round of an expected fifteen is not believed
@@ -62,7 +63,7 @@ def test_what_is_learned_is_the_models_own_and_bounded() -> None:
 
 def test_a_sequential_solve_teaches_what_a_step_takes_and_nothing_about_windows() -> None:
     model = torch.nn.Identity()
-    taught = dict(nodes=100, samples=1, verify=0, costs={1: 1e-3, 16: 8e-3})
+    taught = dict(nodes=100, samples=1, verified=0, costs={1: 1e-3, 16: 8e-3})
     windows = Experience(rounds=0.5, rows=0.5, engine=0.5**0.5, calls=0.5**0.5)
     learn(model, "chain", **taught, width=16, rounds=1, evaluations=1, model_seconds=0, engine_seconds=0)
     assert experience_of(model, "chain") == windows
@@ -77,7 +78,7 @@ def test_a_sequential_solve_teaches_what_a_step_takes_and_nothing_about_windows(
 
 def test_calls_that_take_longer_in_a_solve_than_when_measured_change_the_plan() -> None:
     costs = {1: 10e-3, 4: 24e-3, 16: 40e-3, 64: 160e-3}
-    plan = functools.partial(choose, Auto(), costs, samples=1, nodes=50, verify=0)
+    plan = functools.partial(choose, Auto(), costs, samples=1, nodes=50, verified=0)
     measured = plan()
     assert plan(known=Experience(step=1.4)).sequential_seconds == pytest.approx(1.4 * measured.sequential_seconds)
     assert measured.window.width > 1
@@ -94,7 +95,7 @@ def test_a_wider_window_is_never_predicted_to_take_more_rounds(nodes: int) -> No
 
 
 def test_a_first_call_that_was_slow_is_no_call_of_the_sequential_sampler() -> None:
-    choice = choose(Auto(), {1: 30e-3, 4: 12e-3, 16: 48e-3}, samples=1, nodes=50, verify=0)
+    choice = choose(Auto(), {1: 30e-3, 4: 12e-3, 16: 48e-3}, samples=1, nodes=50, verified=0)
     assert choice.sequential_seconds == pytest.approx(50 * 12e-3)
 
 
@@ -112,7 +113,7 @@ def test_a_planned_solve_teaches_the_next_one(monkeypatch: pytest.MonkeyPatch) -
     again = pd.sample(toy, (1, 4), steps=100)
     pd.sample(toy, (1, 4), steps=100, sampler=pd.DDIM())
     before, after, other = told
-    width = choose(Auto(), FLAT, samples=1, nodes=100, verify=64).window.width
+    width = choose(Auto(), FLAT, samples=1, nodes=100, verified=64).window.width
     assert before == Experience() == other  # a chain without noise is another chain
     assert after.rounds == pytest.approx(max(0.5, first.stats.rounds / rounds_of(width, 100)))
     assert after.rounds < 1  # Gaussian data are easy
@@ -142,11 +143,11 @@ def test_windows_that_cannot_pay_are_not_measured(monkeypatch: pytest.MonkeyPatc
     cheap = Clocked({1: 3e-4, 128: 3e-4})  # even free rows cannot pay for the solver's own two milliseconds a round
     costs = cheap.measure(monkeypatch, nodes=50)
     assert cheap.asked == [1, 1]
-    assert choose(Auto(), costs, samples=1, nodes=50, verify=0).window.width == 1
+    assert choose(Auto(), costs, samples=1, nodes=50, verified=0).window.width == 1
     dear = Clocked({1: 10e-3, 128: 10e-3})
     costs = dear.measure(monkeypatch, nodes=50)
     assert len(costs) > 1
-    assert choose(Auto(), costs, samples=1, nodes=50, verify=0).window.width > 1
+    assert choose(Auto(), costs, samples=1, nodes=50, verified=0).window.width > 1
 
 
 @pytest.mark.parametrize("cost", [3e-4, 1e-3, 3e-3, 10e-3, 0.1])
@@ -172,6 +173,16 @@ def test_a_busy_spell_does_not_make_a_batch_dearer_than_a_larger_one() -> None:
 
 def test_rows_that_a_window_spares_are_not_paid_for() -> None:
     costs = {1: 10e-3, 8: 18e-3, 16: 30e-3, 32: 60e-3}
-    full = choose(Auto(), costs, samples=1, nodes=50, verify=50)
-    spared = choose(Auto(), costs, samples=1, nodes=50, verify=50, known=Experience(rows=0.6))
+    full = choose(Auto(), costs, samples=1, nodes=50, verified=50)
+    spared = choose(Auto(), costs, samples=1, nodes=50, verified=50, known=Experience(rows=0.6))
     assert spared.seconds < full.seconds
+
+
+@pytest.mark.parametrize(
+    ("nodes", "verify", "verified"), [(50, 64, 50), (100, 64, 50), (1000, 64, 63), (100, 0, 0), (1, 64, 1)]
+)
+def test_the_planner_expects_as_many_verified_nodes_as_a_solve_has(nodes: int, verify: int, verified: int) -> None:
+    assert pd.default(verify=verify).verified(nodes) == verified
+    table = pd.DDPM().tableau(pd.Discrete.linear(1000), grids.default(pd.Discrete.linear(1000), nodes))
+    lowered = lower(table, pd.Zero(), 1.0, verify, 1, torch.float32, torch.device("cpu"))
+    assert int(lowered.marks[1].sum()) == verified

@@ -12,6 +12,7 @@ from torch import Tensor
 from paradrift.forms import Array
 from paradrift.growth import SIGNAL, influence
 from paradrift.slopes import Slopes, to_data
+from paradrift.solvers.solver import stride
 from paradrift.tableau import Tableau
 from paradrift.windows import Window
 
@@ -172,8 +173,8 @@ def lower(
     of_node = np.append(np.flatnonzero(table.evaluated), table.rows - 1)
     node = np.concatenate([table.evaluated, np.zeros(pad, bool)])
     counted = np.concatenate([before, np.full(pad, table.nodes)])
-    stride = -(-table.nodes // verify) if verify else table.nodes
-    checked = node & (counted % stride == 0) & (verify > 0)
+    every = stride(table.nodes, verify)
+    checked = node & (counted % every == 0) & (verify > 0)
     return Lowered(
         lags=table.lags,
         vectors=torch.stack([padded(vector, fill) for vector, fill in zip([*weights, *levels], fills, strict=True)]),
@@ -184,7 +185,7 @@ def lower(
         before=torch.as_tensor(before).to(device),
         of_node=torch.as_tensor(of_node).to(device),
         gap=int(np.diff(of_node).max()) - 1,
-        stride=stride,
+        stride=every,
         noisy=table.noisy,
         scheduled=table.alpha is not None,
     )

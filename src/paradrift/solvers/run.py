@@ -40,8 +40,10 @@ class Run:
     ) -> None:
         self.solver, self.noise, self.variance, self.proposal = solver, noise, variance, proposal
         self.shape, self.nodes, self.last = start.shape[1:], table.nodes, table.rows - 1
-        self.judging = isinstance(solver.stop, Verdict)
-        self.verify = 0 if self.judging else solver.verify  # a verdict has measured every defect that it lets stand
+        # asked once: protocols take long to ask
+        self.verdict = solver.stop if isinstance(solver.stop, Verdict) else None
+        self.stop = None if isinstance(solver.stop, Verdict) else solver.stop
+        self.verify = 0 if self.verdict else solver.verify  # a verdict has measured every defect that it lets stand
         flat = start.flatten(1)
         # One row of history more than the table reaches back: entering nodes continue the last evaluated node.
         self.history = table.reach + 1
@@ -58,7 +60,7 @@ class Run:
         groups = solver.slopes.groups
         self.groups = None if groups is None else groups.flatten().to(start.device)
         self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)
-        self.ledger = Ledger.open(flat, table.rows if keep else 0, table.nodes if self.judging else 0)
+        self.ledger = Ledger.open(flat, table.rows if keep else 0, table.nodes if self.verdict else 0)
         self.active = torch.arange(len(flat), device=start.device)
         self.swept, self.turn = torch.zeros_like(self.active), torch.zeros_like(self.active)
         self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
@@ -120,7 +122,7 @@ class Run:
         """Learn from the outputs, march, and judge."""
         state, here, history = self.state, self.here, self.history
         secants, scheduled = self.solver.slopes.measured, self.table.scheduled
-        rule, drafted = self.solver.stop, predictions(state) if self.judging else None
+        drafted = predictions(state) if self.verdict else None
         facts = measure(
             state,
             here,
@@ -143,10 +145,10 @@ class Run:
         stop = history + int(span.max())
         held = facts.broken if self.lead is None else facts.broken | self._waiting(self.lead)
         judged = None
-        if isinstance(rule, Verdict) and drafted is not None:
+        if self.verdict is not None and drafted is not None:
             # a window of one node drafts nothing: it is the sequential sampler
             may = self.marched[history:stop] & ~held & (self.widest > 1)
-            judged = judge(rule, state, here, self.table, self.ledger, drafted, self.active, span, history, may)
+            judged = judge(self.verdict, state, here, self.table, self.ledger, drafted, self.active, span, history, may)
         march(state, here, history, stop, None if judged is None else history + judged.kept)
         self.marched[history:stop] = True
         self.change = torch.linalg.vector_norm(state.z - old, dim=-1) / old.shape[-1] ** 0.5
@@ -176,9 +178,9 @@ class Run:
             noisy=self.table.noisy,
         )
         self.judged = self.active, view
-        if judged is not None or isinstance(rule, Verdict):
+        if self.stop is None:
             return facts, view, torch.where(held, 0, judged.settled if judged else 0)
-        accepted = torch.where(held, 0, rule.accept(view))
+        accepted = torch.where(held, 0, self.stop.accept(view))
         for _ in range(self.table.gap):  # a front must be a node, or the answer
             front = (history - 1 + accepted)[None]
             plain = (accepted > 0) & ~here.node.gather(0, front)[0] & (here.row.gather(0, front)[0] < self.limit)
@@ -232,8 +234,8 @@ class Run:
         renewed = self.table.limits(state.front, self.solver.window)
         # What enters are the rows after the old limit, not just the free positions: a window may be shorter than the
         # widest, and rows behind its end hold whatever the spans of other samples made of them.
-        begin, rule = self.history + self.limit - state.front, self.solver.stop
-        if isinstance(rule, Verdict) and not rule.refine:  # what was learned at drafts is forgotten
+        begin = self.history + self.limit - state.front
+        if self.verdict is not None and not self.verdict.refine:  # what was learned at drafts is forgotten
             begin = torch.full_like(begin, self.history)
             state.known[self.history - 1 :] &= accepted == 0
             measured, scheduled = self.solver.slopes.measured, self.table.scheduled

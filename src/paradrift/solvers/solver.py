@@ -33,3 +33,27 @@ class Solver:
     stop: Stop | Verdict
     verify: int = 64
     max_rounds: int | None = None
+
+    def verified(self, nodes: int) -> int:
+        """How many nodes of a chain are evaluated once more, if all of them move: one in a fixed number.
+
+        Args:
+            nodes: Nodes M.
+
+        Returns:
+            Their number, at most ``verify``.
+        """
+        return -(-nodes // stride(nodes, self.verify)) if self.verify else 0
+
+
+def stride(nodes: int, verify: int) -> int:
+    """One of how many nodes is evaluated once more.
+
+    Args:
+        nodes: Nodes M.
+        verify: Most nodes that may be; 0 for none.
+
+    Returns:
+        The stride; M where none is.
+    """
+    return -(-nodes // verify) if verify else nodes

@@ -32,8 +32,8 @@ def outcome(run: Run) -> Outcome:
         window=run.widest,
         certifiable=isinstance(rule, Verdict) or rule.causal,
         trajectory=None if trajectory is None else trajectory.unflatten(2, run.shape),
-        nats=ledger.nats if run.judging else None,
-        llr=ledger.llr if run.judging else None,
+        nats=ledger.nats if run.verdict else None,
+        llr=ledger.llr if run.verdict else None,
         rejected=tuple(ledger.rejected.tolist()) if reflects else None,
     )
 
