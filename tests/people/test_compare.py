@@ -190,6 +190,39 @@ def test_a_ladder_ends_where_the_error_is_small_enough():
     assert errors[-1] <= 1e-3
 
 
+def test_a_ladder_goes_on_for_the_worst_sample(monkeypatch):
+    """The median is small at the second knob, the worst sample at the third."""
+    errors = {0.1: (1e-2, 1.0), 0.03: (1e-5, 0.2), 0.01: (1e-6, 5e-3), 3e-3: (1e-7, 1e-4)}
+    template, asked = measured()[0], []
+
+    def measure(case, entry, width, knob):
+        asked.append(knob)
+        median, largest = errors[knob]
+        extra = template.extra | {"flips": 0}
+        return dataclasses.replace(template, error_median=median, error_worst=largest, extra=extra)
+
+    monkeypatch.setattr(compare_run, "measure", measure)
+    entry = dataclasses.replace(methods.CATALOGUE[0], ladder=tuple(errors))
+    cell = Cell(model="gaussian", kind="ode", steps=10, width=8, samples=4)
+    case = Case(model=MODELS["gaussian"], kind="ode", steps=10, samples=4)
+    assert len(list(compare_run.climb(case, entry, cell, {}))) == 3
+    assert asked == [0.1, 0.03, 0.01]
+
+
+def test_methods_are_compared_at_the_error_of_the_worst_sample_too():
+    found = equal_error.curves(measured(), equal_error.worst)
+    usual, counted = equal_error.curves(measured()), equal_error.latest(measured(), "compare")
+    assert found.keys() == usual.keys()
+    for where, by_method in found.items():
+        for name, spots in by_method.items():
+            same = [record for record in counted if record.method == name and equal_error.place(record) == where]
+            assert {spot.error for spot in spots} == {record.error_worst for record in same}
+            assert all(a.error >= b.error for a, b in zip(spots, usual[where][name], strict=True))
+    words = compare_words.tables(measured())
+    assert "at equal error of the worst of the samples" in words
+    assert "| default | places | error 1e-1 | error 1e-2 | all errors | worst place |" in words
+
+
 def test_single_samples_are_timed_against_the_plain_loop():
     found = {record.method: record for record in measured() if record.extra["part"] == "seconds"}
     assert found["default"].error_worst < 1e-2
@@ -214,7 +247,11 @@ def test_pictures_and_tables_from_records(tmp_path, capsys):
         records.append(tmp_path / "compare.jsonl", record)
     assert main(["plot", str(tmp_path / "compare.jsonl"), "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    for title in ("**Ours in rounds over the best rival's, at equal error**", "**Where we lose**", "**Exact in law**"):
+    for title in (
+        "**Ours in rounds over the best rival's, at equal median error**",
+        "**Where we lose**",
+        "**Exact in law**",
+    ):
         assert title in text
     names = [f"compare-{what}.png" for what in ("rounds-ode", "seconds-ode", "rounds-sde", "seconds-sde", "profile")]
     for name in names:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from paradrift.bench import compare_seconds
 from paradrift.bench.compare import Case, cost, key, measure
 from paradrift.bench.compare_selection import Cell, evaluations, points, quick_cells, usual_cells
+from paradrift.bench.equal_error import WORST
 from paradrift.bench.methods import Entry
 from paradrift.bench.model_set import model_set
 from paradrift.bench.models import Model
@@ -113,7 +114,7 @@ def climb(case: Case, entry: Entry, cell: Cell, known: dict[str, Record]) -> Ite
     Args:
         case: The problem.
         entry: The method.
-        cell: Width, stride and floor.
+        cell: Width, stride and floor; the worst sample is to reach the smallest error that it is asked for.
         known: Measurements by name; new ones are added.
 
     Yields:
@@ -126,8 +127,10 @@ def climb(case: Case, entry: Entry, cell: Cell, known: dict[str, Record]) -> Ite
         if name not in known:
             known[name] = measure(case, entry, cell.width, knob)
             yield known[name]
-        error, flipped = known[name].error_median, known[name].extra["flips"]
-        if error is not None and error <= cell.floor and not flipped:
+        error, largest, flipped = known[name].error_median, known[name].error_worst, known[name].extra["flips"]
+        if error is None or largest is None or flipped:
+            continue
+        if error <= cell.floor and largest <= WORST[-1]:
             return
 
 

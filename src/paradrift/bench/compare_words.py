@@ -6,7 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from paradrift.bench.compare_selection import floor
-from paradrift.bench.equal_error import TARGETS, Duel, Place, curves, duels, latest, mean_ratio, needs, ours
+from paradrift.bench.equal_error import (
+    TARGETS,
+    WORST,
+    Duel,
+    Place,
+    curves,
+    duels,
+    latest,
+    mean_ratio,
+    needs,
+    ours,
+    worst,
+)
 from paradrift.bench.records import Record
 from paradrift.bench.theory_words import grid
 
@@ -29,7 +41,10 @@ def tables(records: Sequence[Record]) -> str:
     for own in sorted(mine):
         table = needs(found, floor=floor)
         battles = duels(table, own, mine)
-        parts += ["**Ours in rounds over the best rival's, at equal error**", summary(battles, own)]
+        parts += ["**Ours in rounds over the best rival's, at equal median error**", summary(battles, own)]
+        table_worst = needs(curves(records, worst), WORST)
+        words = "**The same, at equal error of the worst of the samples**"
+        parts += [words, summary(duels(table_worst, own, mine), own, WORST)]
         parts += ["**Rounds at equal error, ours and the best rival's**", rounds(table, battles, own)]
         parts += ["**Where we lose**", losses(battles)]
     parts += list(laws(records))
@@ -41,12 +56,13 @@ def _error(target: float) -> str:
     return f"{target:.0e}".replace("e-0", "e-")
 
 
-def summary(battles: Sequence[Duel], own: str) -> str:
+def summary(battles: Sequence[Duel], own: str, targets: Sequence[float] = TARGETS) -> str:
     """Geometric means of the ratios, for the README.
 
     Args:
         battles: Ours against the best rival everywhere.
         own: Our method.
+        targets: The errors.
 
     Returns:
         A table: one row for each kind of sampler.
@@ -57,13 +73,13 @@ def summary(battles: Sequence[Duel], own: str) -> str:
         if not mine:
             continue
         cells = [kind.upper(), str(len({duel.place for duel in mine}))]
-        for target in TARGETS:
+        for target in targets:
             here = [duel for duel in mine if duel.target == target]
             lost = sum(duel.ratio > NEAR for duel in here)
             cells.append(f"{mean_ratio(here) or 0:.2f} ({lost} lost)")
-        overall, worst = mean_ratio(mine) or 0.0, max(mine, key=lambda duel: duel.ratio)
-        rows.append([*cells, f"{overall:.2f}", f"{worst.ratio:.2f}"])
-    return grid([own, "places", *(f"error {_error(target)}" for target in TARGETS), "all errors", "worst"], rows)
+        overall, largest = mean_ratio(mine) or 0.0, max(mine, key=lambda duel: duel.ratio)
+        rows.append([*cells, f"{overall:.2f}", f"{largest.ratio:.2f}"])
+    return grid([own, "places", *(f"error {_error(target)}" for target in targets), "all errors", "worst place"], rows)
 
 
 def rounds(table: Table, battles: Sequence[Duel], own: str) -> str:

@@ -27,6 +27,7 @@ from typing import NamedTuple
 from paradrift.bench.records import Record
 
 TARGETS = (1e-1, 1e-2, 1e-3, 1e-4)
+WORST = (1e-1, 1e-2)  # the errors that the worst sample is asked for
 STRICT = 1e-2  # from here on a flip disqualifies a point
 EXACT = 1e-16  # errors below are drawn and interpolated as this
 
@@ -54,7 +55,7 @@ class Spot(NamedTuple):
 
     Args:
         rounds: Rounds of a sample, mean, or another cost.
-        error: Median error.
+        error: Median error, or that of the worst sample.
         flips: Samples that ended in another class.
     """
 
@@ -118,20 +119,48 @@ def rounds_at(spots: Iterable[Spot], target: float, *, unflipped: bool = False) 
     return None
 
 
-def curves(records: Iterable[Record]) -> dict[Place, dict[str, list[Spot]]]:
+def median(record: Record) -> float | None:
+    """The error of a measurement: the median over samples.
+
+    Args:
+        record: A measurement.
+
+    Returns:
+        The error; None if it has none.
+    """
+    return record.error_median
+
+
+def worst(record: Record) -> float | None:
+    """The error of the worst sample of a measurement.
+
+    Args:
+        record: A measurement.
+
+    Returns:
+        The error; None if it has none.
+    """
+    return record.error_worst
+
+
+def curves(
+    records: Iterable[Record], error: Callable[[Record], float | None] = median
+) -> dict[Place, dict[str, list[Spot]]]:
     """The measurements of a comparison by place and method; the last of each key counts.
 
     Args:
         records: Measurements; others than those of a comparison, and those without an error, are left out.
+        error: What counts as the error of a measurement: :func:`median` or :func:`worst`.
 
     Returns:
         Spots by place and method.
     """
     found: dict[Place, dict[str, list[Spot]]] = {}
     for record in latest(records, "compare"):
-        if record.error_median is None or record.extra["unconverged"]:
+        found_error = error(record)
+        if found_error is None or record.extra["unconverged"]:
             continue
-        spot = Spot(record.rounds_mean, record.error_median, int(record.extra["flips"] or 0))
+        spot = Spot(record.rounds_mean, found_error, int(record.extra["flips"] or 0))
         found.setdefault(place(record), {}).setdefault(record.method, []).append(spot)
     return found
 
