@@ -1,6 +1,6 @@
 """The laboratory of slopes: what would better surrogates be worth, if the stop cost nothing?
 
-    python benchmarks/ideas.py --out benchmarks/results/ideas.jsonl     # a quarter of an hour on one core
+    python benchmarks/ideas.py --out benchmarks/results/ideas.jsonl     # half an hour on one core
     python benchmarks/ideas.py --quick                                  # two samples of short chains
 
 Sweeps of the whole chain as the library makes them, in y = x / alpha and in data form,
@@ -30,6 +30,9 @@ from laboratory import Chain, Nodes, Prior, bands, gaussian, means
 from torch import Tensor
 
 import paradrift as pd
+from paradrift.bench import model_set
+from paradrift.bench.models import Model
+from paradrift.bench.networks import graph as graph_network
 from paradrift.bench.problems import Problem, digits, mixture, rough
 from paradrift.bench.records import Record, append
 
@@ -238,6 +241,17 @@ def measure(chain: Chain, name: str, known: Nodes, answer: Tensor) -> Record:
     )
 
 
+def graph(training: int) -> Model:
+    """The graph network of the comparison, trained ten steps for each of ``training``, at most as long as there."""
+    recipe = graph_network.RECIPE
+    return model_set.graph(replace(recipe, steps=min(recipe.steps, 10 * training)))
+
+
+def of_model(model: Model, name: str) -> Problem:
+    """The chain of a model's sampler without noise, 50 steps."""
+    return replace(model.problem(model.ode, 50), name=name)
+
+
 # a problem, made where it is wanted with a number of training steps; samples; labels that samples have in turn
 PROBLEMS: dict[str, tuple[Callable[[int], Problem], int, int]] = {
     "rough ODE 50": (partial(rough, pd.DDIM(), 50, "rough ODE 50"), 32, 1),
@@ -245,6 +259,8 @@ PROBLEMS: dict[str, tuple[Callable[[int], Problem], int, int]] = {
     "mixture-64 ODE 50": (lambda training: mixture(stochastic=False), 32, 1),
     "mixture-64 SDE 50": (lambda training: mixture(stochastic=True), 32, 1),
     "digits guided ODE 50": (lambda training: digits(pd.DDIM(), 50, "digits guided ODE 50"), 8, 10),
+    "gaussian-256 ODE 50": (lambda training: of_model(model_set.gaussian(), "gaussian-256 ODE 50"), 16, 1),
+    "graph ODE 50": (lambda training: of_model(graph(training), "graph ODE 50"), 32, 1),
 }
 
 

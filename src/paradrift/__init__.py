@@ -17,6 +17,7 @@ from paradrift.analytic import GaussianMixture as GaussianMixture
 from paradrift.analytic import PointMass as PointMass
 from paradrift.audit import Audit as Audit
 from paradrift.audit import audit as audit
+from paradrift.calibrated import Calibrated as Calibrated
 from paradrift.certificate import Certificate as Certificate
 from paradrift.denoisers import GENIE as GENIE
 from paradrift.denoisers import Clipped as Clipped
@@ -42,6 +43,7 @@ from paradrift.guesses import Repeat as Repeat
 from paradrift.langevin import Chain as Chain
 from paradrift.langevin import effective_size as effective_size
 from paradrift.langevin import langevin as langevin
+from paradrift.moments import Moments as Moments
 from paradrift.ode import odeint as odeint
 from paradrift.ode import odeint_solution as odeint_solution
 from paradrift.plans import Plan as Plan

@@ -112,6 +112,28 @@ def _noisy(problem: Problem, width: int | None) -> bool:
     return _one_step(problem, width) and bool(table(problem).noisy)
 
 
+FITTED = 500  # answers that moments are fitted on
+_moments: dict[str, pd.Moments] = {}
+
+
+def _calibrated(knob: float, width: int | None, problem: Problem) -> pd.Solver:
+    """The default, guessing from moments of answers to other noises, of the same sampler with about 50 steps."""
+    if problem.name not in _moments:
+        thinned = problem.times[:: max(1, problem.steps // 50)]
+        times = thinned if thinned[-1] == problem.times[-1] else [*thinned, problem.times[-1]]
+        known = pd.sample(
+            problem.denoiser(FITTED),
+            (FITTED, *problem.shape),
+            sampler=problem.sampler,
+            times=times,
+            solver=pd.sequential(),
+            seed=99,
+            dtype=problem.dtype,
+        )
+        _moments[problem.name] = pd.Moments.fit(known.samples)
+    return dataclasses.replace(pd.default(knob, window(width), verify=0), guess=pd.Calibrated(_moments[problem.name]))
+
+
 def _picard(knob: float, width: int | None, problem: Problem) -> pd.Solver:
     stop = pd.LocalChange(knob)
     return pd.Solver(window=window(width), slopes=Zero(), guess=Repeat(), stop=stop, verify=0)
@@ -200,6 +222,13 @@ CATALOGUE: tuple[Entry, ...] = (
         ladder=TOLS,
         ours=True,
         planned=lambda knob: pd.default(knob, verify=0),
+    ),
+    Entry(
+        name="calibrated",
+        paper="this library, moments fitted on 500 answers",
+        make=_calibrated,
+        ladder=TOLS,
+        ours=True,
     ),
     Entry(name="ParaDiGMS", paper="Shih et al. 2023", make=_paradigms, ladder=CHANGES, fits=_one_step),
     Entry(name="ParaTAA", paper="Tang et al. 2024", make=_parataa(20, 3), ladder=CHANGES[2:]),
