@@ -249,7 +249,8 @@ def test_pictures_and_tables_from_records(tmp_path, capsys):
     text = capsys.readouterr().out
     for title in (
         "**Ours in rounds over the best rival's, at equal median error**",
-        "**Where we lose**",
+        "**Where we lose: default**",
+        "**Where we lose: calibrated**",
         "**Exact in law**",
     ):
         assert title in text

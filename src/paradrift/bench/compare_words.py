@@ -37,16 +37,16 @@ def tables(records: Sequence[Record]) -> str:
         The text.
     """
     found, mine = curves(records), ours(latest(records, "compare"))
-    parts: list[str] = []
-    for own in sorted(mine):
-        table = needs(found, floor=floor)
-        battles = duels(table, own, mine)
-        parts += ["**Ours in rounds over the best rival's, at equal median error**", summary(battles, own)]
-        table_worst = needs(curves(records, worst), WORST)
-        words = "**The same, at equal error of the worst of the samples**"
-        parts += [words, summary(duels(table_worst, own, mine), own, WORST)]
-        parts += ["**Rounds at equal error, ours and the best rival's**", rounds(table, battles, own)]
-        parts += ["**Where we lose**", losses(battles)]
+    table, strict = needs(found, floor=floor), needs(curves(records, worst), WORST)
+    own = [name for name in dict.fromkeys(record.method for record in records) if name in mine]
+    battles = {name: duels(table, name, mine) for name in own}
+    parts = ["**Ours in rounds over the best rival's, at equal median error**"]
+    parts += [summary(battles[name], name) for name in own]
+    parts += ["**The same, at equal error of the worst of the samples**"]
+    parts += [summary(duels(strict, name, mine), name, WORST) for name in own]
+    parts += [f"**Rounds at equal error: {', '.join(own)}, and the best rival**", rounds(table, battles)]
+    for name in own:
+        parts += [f"**Where we lose: {name}**", losses(battles[name])]
     parts += list(laws(records))
     parts += list(seconds(records))
     return "\n\n".join(parts) + "\n"
@@ -82,29 +82,33 @@ def summary(battles: Sequence[Duel], own: str, targets: Sequence[float] = TARGET
     return grid([own, "places", *(f"error {_error(target)}" for target in targets), "all errors", "worst place"], rows)
 
 
-def rounds(table: Table, battles: Sequence[Duel], own: str) -> str:
+def rounds(table: Table, battles: Mapping[str, Sequence[Duel]]) -> str:
     """Rounds everywhere.
 
     Args:
         table: Rounds by place, error and method.
-        battles: Ours against the best rival everywhere.
-        own: Our method.
+        battles: Each of ours against the best rival everywhere.
 
     Returns:
-        A table: one row for each place, ours and the best rival's rounds at each error.
+        A table: one row for each place; at each error rounds of ours, in bold where they are ahead, and of the best
+        rival.
     """
-    by_spot = {(duel.place, duel.target): duel for duel in battles}
+    by_spot = {name: {(duel.place, duel.target): duel for duel in mine} for name, mine in battles.items()}
     rows: list[list[str]] = []
-    for where in dict.fromkeys(duel.place for duel in battles):
+    for where in dict.fromkeys(duel.place for mine in battles.values() for duel in mine):
         cells = [where.model, f"{where.kind.upper()} {where.steps}", where.width]
         for target in TARGETS:
-            if (where, target) not in by_spot:
+            here = {name: found[where, target] for name, found in by_spot.items() if (where, target) in found}
+            if not here:
                 cells.append("not asked")
                 continue
-            duel, row = by_spot[where, target], table[where, target]
-            mine = f"{row[own]:.1f}" if row[own] < math.inf else "—"
-            mine = f"**{mine}**" if duel.ratio < 1 / NEAR else mine
-            cells.append(f"{mine}, {duel.rival:.1f} {duel.best}")
+            told: list[str] = []
+            for name, duel in here.items():
+                needed = table[where, target][name]
+                words = f"{needed:.1f}" if needed < math.inf else "—"
+                told.append(f"**{words}**" if duel.ratio < 1 / NEAR else words)
+            duel = next(iter(here.values()))
+            cells.append(f"{', '.join(told)}; {duel.rival:.1f} {duel.best}")
         rows.append(cells)
     return grid(["model", "sampler", "rows", *(f"error {_error(target)}" for target in TARGETS)], rows)
 
