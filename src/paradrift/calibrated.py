@@ -32,7 +32,6 @@ from paradrift.tableau import Tableau
 from paradrift.windows import Sliding
 
 LEVELS = 128  # rows whose data predictions are kept, evenly spaced; more would only take memory
-_CHUNK = 1 << 22  # products at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +45,8 @@ class Calibrated:
     Args:
         moments: Fitted on samples of the data: :meth:`paradrift.Moments.fit`.
 
-    Cost: no evaluation; a pass of the sequential sampler on K + D numbers a sample, K directions of D elements, a
-    tenth of a millisecond a step for small ones, and K D products for each noise and each of at most 128 predictions.
+    Cost: no evaluation; a pass of the sequential sampler on K + D numbers a sample (K directions of D elements), a
+    fifth of a millisecond a step for small ones, and K D products for each noise and each of at most 128 predictions.
     Memory for those predictions, and with a generator for all noises of the chain.
 
     Example:
@@ -118,7 +117,7 @@ class Calibrated:
         # between two levels: interpolated, or with noise the one before, as the other knows later noises
         share = np.zeros(table.rows) if table.noisy else place - first
         return Proposal(
-            data=torch.stack([turned.back(path[row]) for row in kept.tolist()]),
+            data=turned.back(torch.stack([path[row] for row in kept.tolist()], 1)).transpose(0, 1).contiguous(),
             first=torch.as_tensor(first, dtype=torch.int64, device=start.device),
             share=torch.as_tensor(share).to(start),
         )
@@ -131,30 +130,18 @@ class _Turned:
         self._noise = noise
         self._directions = moments.directions.flatten(1).to(start)
         self._spread = torch.cat([moments.variances, torch.full((moments.mean.numel(),), moments.rest)]).to(start)
-        self._mean = self.of(moments.mean.to(start).flatten()[None])[0]
-        self._start = self.of(start.flatten(1))
+        self._mean = self.of(moments.mean.to(start).flatten()[None, None])[0, 0]
+        self._start = self.of(start.flatten(1)[:, None])[:, 0]
 
     def of(self, rows: Tensor) -> Tensor:
-        """Coordinates of rows, shape (N, D), and what the directions leave of them: shape (N, K + D)."""
-        parts = []
-        for some in rows.split(max(1, _CHUNK // max(1, self._directions.numel()))):
-            along = (some[:, None] * self._directions).sum(-1)
-            parts.append(torch.cat([along, some - self._combined(along)], 1))
-        return torch.cat(parts)
+        """Coordinates of rows, shape (S, N, D), and what the directions leave of them: shape (S, N, K + D)."""
+        along = _products(rows, self._directions.T)
+        return torch.cat([along, rows - _products(along, self._directions)], -1)
 
     def back(self, turned: Tensor) -> Tensor:
         """The rows that :meth:`of` took apart."""
         count = len(self._directions)
-        size = max(1, _CHUNK // max(1, self._directions.numel()))
-        return torch.cat([part[:, count:] + self._combined(part[:, :count]) for part in turned.split(size)])
-
-    def _combined(self, along: Tensor) -> Tensor:
-        """Sums of directions in one fixed order; matrix products choose theirs by the size of the batch."""
-        terms = along[..., None] * self._directions
-        while terms.shape[1] > 1:
-            half = terms.shape[1] // 2
-            terms = torch.cat([terms[:, :half] + terms[:, half : 2 * half], terms[:, 2 * half :]], 1)
-        return terms[:, 0]
+        return turned[..., count:] + _products(turned[..., :count], self._directions)
 
     def path(self, table: Tableau, kept: set[int]) -> dict[int, Tensor]:
         """Data predictions of some rows of the sequential sampler's path, turned."""
@@ -164,7 +151,8 @@ class _Turned:
         alpha = np.maximum(table.alpha, SIGNAL)
         ratio, found = table.sigma / alpha, dict[int, Tensor]()
         sequential = Solver(window=Sliding(1), slopes=Zero(), guess=Repeat(), stop=Tolerance(0.0), verify=0)
-        solving = sweep(table, self._start, self, sequential, variance=1.0)
+        # a lead: noises are drawn step by step, in numbers that do not depend on the batch
+        solving = sweep(table, self._start, self, sequential, variance=1.0, lead=1)
 
         def predicted(row: int, state: Tensor) -> Tensor:
             """The Gaussian's data prediction."""
@@ -194,10 +182,15 @@ class _Turned:
     def draw(self, samples: Tensor, columns: Tensor) -> Tensor:
         """Noises, turned."""
         drawn = self._noise.draw(samples, columns).to(self._start)
-        return self.of(drawn.flatten(0, 1).flatten(1)).unflatten(0, columns.shape)
+        return self.of(drawn.flatten(2))
 
     def release(self, column: int) -> None:
         """The solve itself needs them all again."""
 
     def finish(self) -> None:
         """The solve goes on."""
+
+
+def _products(rows: Tensor, matrix: Tensor) -> Tensor:
+    """Products of each sample's rows with a matrix, sample by sample: one product of all would round with the batch."""
+    return torch.stack([one @ matrix for one in rows])

@@ -213,6 +213,14 @@ SOURCES = r"""
   url   = {https://openreview.net/forum?id=4yk41o1EIc}
 }
 
+@article{wang2023hidden,
+  title   = {The Hidden Linear Structure in Score-Based Models and its Application},
+  author  = {Wang, Binxu and Vastola, John J.},
+  journal = {arXiv preprint arXiv:2311.10892},
+  year    = {2023},
+  note    = {Scores at high noise are those of a Gaussian: calibrated guesses.}
+}
+
 @inproceedings{lipman2023flow,
   title     = {Flow Matching for Generative Modeling},
   author    = {Lipman, Yaron and Chen, Ricky T. Q. and Ben-Hamu, Heli and Nickel, Maximilian and Le, Matt},
