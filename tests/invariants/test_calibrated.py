@@ -139,6 +139,29 @@ def test_gaussian_data_need_one_round(sampler: pd.Sampler):
     assert found.stats.rounds == 1 < without.stats.rounds
 
 
+def test_pictures_are_samples_too():
+    """Samples of shape (1, 2, 3), whose covariance is not diagonal, at single precision."""
+    data = torch.randn(2000, 3, generator=torch.Generator().manual_seed(6)).repeat_interleave(2, 1)
+    data = (data + 0.1 * torch.randn(2000, 6, generator=torch.Generator().manual_seed(7))).view(2000, 1, 2, 3)
+    moments = pd.Moments.fit(data)
+    covariance = data.flatten(1).double().T.cov()
+
+    def score(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The data prediction of the Gaussian with these moments, C (C + rho^2)^-1 x / alpha, in float64."""
+        times = t.double().numpy()
+        alpha, sigma = (torch.as_tensor(part)[:, None] for part in (SCHEDULE.alpha(times), SCHEDULE.sigma(times)))
+        inner = covariance + (sigma / alpha).square()[..., None] * torch.eye(6, dtype=torch.float64)
+        clean = torch.linalg.solve(inner, (x.double().flatten(1) / alpha - moments.mean.flatten())[..., None])
+        return ((clean.mT @ covariance)[:, 0] + moments.mean.flatten()).view_as(x).to(x)
+
+    model = pd.denoiser(score, predicts="data", schedule=SCHEDULE)
+    chain = dict(sampler=pd.DDIM(), steps=50, solver=pd.default(1e-2, pd.Whole(), verify=0))
+    without, found = (pd.sample(model, (3, 1, 2, 3), guess=guess, **chain) for guess in (None, pd.Calibrated(moments)))
+    assert found.stats.rounds == 1 < without.stats.rounds
+    exact = pd.sample(model, (3, 1, 2, 3), sampler=pd.DDIM(), steps=50, solver=pd.sequential()).samples
+    torch.testing.assert_close(found.samples, exact, rtol=0, atol=1e-4)
+
+
 @named
 @pytest.mark.parametrize("window", [pd.Whole(), pd.Sliding(8)], ids=["whole", "sliding"])
 def test_at_tolerance_zero_the_answer_is_the_sequential_one_to_the_last_bit(sampler: pd.Sampler, window: Window):

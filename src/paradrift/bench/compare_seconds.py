@@ -111,7 +111,7 @@ def _loosened(record: Record, done: Sequence[Record]) -> float:
     return float(f"{knob * (float(near.extra['knob'] or 0) / knob) ** share:.2g}")
 
 
-def race(case: Case, done: Sequence[Record], repeats: int = 5) -> Iterator[Record]:
+def race(case: Case, done: Sequence[Record], repeats: int = 9) -> Iterator[Record]:
     """Every method and the plain loop, in turn, seed by seed.
 
     Args:
