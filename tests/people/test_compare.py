@@ -233,6 +233,11 @@ def test_single_samples_are_timed_against_the_plain_loop():
         assert record.extra["ceiling"] > 0
 
 
+def test_only_the_methods_of_a_cell_are_raced():
+    names = {record.method for record in measured() if record.extra["part"] == "seconds"}
+    assert {name.split(",")[0] for name in names} == {"default", "Picard"}
+
+
 def test_a_comparison_goes_on_where_it_was_cut_off():
     cell = Cell(model="gaussian", kind="ode", steps=10, width=8, samples=4, stride=3, floor=1e-3)
     first = [r for r in measured() if r.window == "8" and r.extra["kind"] == "ode" and r.extra["part"] == "compare"]

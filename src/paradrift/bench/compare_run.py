@@ -83,10 +83,13 @@ def run(
     if "curves" in parts:
         yield from _curves(cells, models, known)
     if "seconds" in parts:
-        problems = list(dict.fromkeys((cell.model, cell.kind, cell.steps) for cell in cells))
-        for index, (name, kind, steps) in enumerate(problems):
+        problems: dict[tuple[str, str, int], set[str]] = {}  # and the methods that any of their cells asks for
+        for cell in cells:
+            named = problems.setdefault((cell.model, cell.kind, cell.steps), set())
+            named.update(entry.name for entry in cell.entries())
+        for index, ((name, kind, steps), methods) in enumerate(problems.items()):
             case = Case(model=models[name], kind=kind, steps=steps, samples=1)
-            for record in compare_seconds.race(case, list(known.values())):
+            for record in compare_seconds.race(case, list(known.values()), methods=methods):
                 yield Step(record=record, done=index + 1, total=len(problems), left=None)
 
 

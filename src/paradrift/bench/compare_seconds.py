@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ from paradrift.report import distance
 from paradrift.solvers.method import Method
 
 TARGET = 1e-2
+EVERY = frozenset(entry.name for entry in CATALOGUE)
 AIM = 0.7  # of the target: the errors of other samples scatter
 
 
@@ -47,19 +48,23 @@ class Racer:
     solver: pd.Solver | Method
 
 
-def racers(case: Case, done: Sequence[Record]) -> list[Racer]:
+def racers(case: Case, done: Sequence[Record], methods: Container[str]) -> list[Racer]:
     """The methods and how they run.
 
     Args:
         case: The problem.
         done: Measurements of the comparison.
+        methods: Names of those that take part.
 
     Returns:
-        Ours by its defaults, then every method that has reached the error on its own curve.
+        Ours by its defaults, then every one that has reached the error on its own curve.
     """
-    found = [Racer(name="default", ours=True, width="auto", knob=TARGET, solver=pd.default(TARGET))]
+    own = Racer(name="default", ours=True, width="auto", knob=TARGET, solver=pd.default(TARGET))
+    found = [own] if own.name in methods else []
     costs: dict[int, float] = {}
     for entry in CATALOGUE:
+        if entry.name not in methods:
+            continue
         best: tuple[float, Record] | None = None
         for record in latest(done, "compare"):
             where = (record.extra["model"], record.extra["kind"], record.steps, record.method)
@@ -111,13 +116,14 @@ def _loosened(record: Record, done: Sequence[Record]) -> float:
     return float(f"{knob * (float(near.extra['knob'] or 0) / knob) ** share:.2g}")
 
 
-def race(case: Case, done: Sequence[Record], repeats: int = 9) -> Iterator[Record]:
+def race(case: Case, done: Sequence[Record], repeats: int = 9, methods: Container[str] = EVERY) -> Iterator[Record]:
     """Every method and the plain loop, in turn, seed by seed.
 
     Args:
         case: The problem, for one sample.
         done: Measurements so far: methods that have run already are left out.
         repeats: Seeds.
+        methods: Names of the methods that take part.
 
     Yields:
         One record for each method: medians over seeds. In ``extra``: the key; ``part``; ``speedup`` over the plain
@@ -125,7 +131,7 @@ def race(case: Case, done: Sequence[Record], repeats: int = 9) -> Iterator[Recor
     """
     names = {str(record.extra["key"]) for record in latest(done, "seconds")}
     stem = f"seconds/{case.model.name}/{case.kind}/{case.steps}"
-    running = [racer for racer in racers(case, done) if f"{stem}/{racer.name}" not in names]
+    running = [racer for racer in racers(case, done, methods) if f"{stem}/{racer.name}" not in names]
     if not running:
         return
     own, problem = table(case.problem), case.problem
