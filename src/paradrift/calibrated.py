@@ -31,7 +31,7 @@ from paradrift.stopping import Tolerance
 from paradrift.tableau import Tableau
 from paradrift.windows import Sliding
 
-LEVELS = 128  # rows whose data predictions are kept, evenly spaced; more would only take memory
+LEVELS = 128  # nodes whose data predictions are kept, evenly spaced; more would only take memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,8 @@ class Calibrated:
 
     def _proposal(self, table: Tableau, start: Tensor, noise: Noise) -> Proposal:
         turned = _Turned(self.moments, noise, start)
-        kept = np.unique(np.linspace(0, table.rows - 1, min(LEVELS, table.rows)).round().astype(int))
+        nodes = np.flatnonzero(table.evaluated)
+        kept = nodes[np.linspace(0, len(nodes) - 1, min(LEVELS, len(nodes))).round().astype(int)]
         path = turned.path(table, set(kept.tolist()))
         place = np.interp(np.arange(table.rows), kept, np.arange(len(kept)))
         first = np.floor(place)
@@ -144,7 +145,7 @@ class _Turned:
         return turned[..., count:] + _products(turned[..., :count], self._directions)
 
     def path(self, table: Tableau, kept: set[int]) -> dict[int, Tensor]:
-        """Data predictions of some rows of the sequential sampler's path, turned."""
+        """Data predictions of some nodes of the sequential sampler's path, turned."""
         p, q = to_data(table)
         assert table.alpha is not None
         assert table.sigma is not None
@@ -168,10 +169,8 @@ class _Turned:
                 if row in kept:
                     found[row] = data
                 request = solving.send(float(p[row]) * state + float(q[row]) * data)
-        except StopIteration as end:
-            answer = end.value.samples
-        last = max(found)
-        return found | {row: answer if row == table.rows - 1 else found[last] for row in kept if row not in found}
+        except StopIteration:
+            return found
 
     # what makes it a source of noise
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from operator import attrgetter
 
 import matplotlib.image
 import numpy as np
@@ -210,7 +211,7 @@ def test_a_ladder_goes_on_for_the_worst_sample(monkeypatch):
 
 
 def test_methods_are_compared_at_the_error_of_the_worst_sample_too():
-    found = equal_error.curves(measured(), equal_error.worst)
+    found = equal_error.curves(measured(), attrgetter("error_worst"))
     usual, counted = equal_error.curves(measured()), equal_error.latest(measured(), "compare")
     assert found.keys() == usual.keys()
     for where, by_method in found.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 
 from paradrift.bench.compare_selection import floor
 from paradrift.bench.equal_error import (
@@ -17,7 +18,6 @@ from paradrift.bench.equal_error import (
     mean_ratio,
     needs,
     ours,
-    worst,
 )
 from paradrift.bench.records import Record
 from paradrift.bench.theory_words import grid
@@ -37,7 +37,7 @@ def tables(records: Sequence[Record]) -> str:
         The text.
     """
     found, mine = curves(records), ours(latest(records, "compare"))
-    table, strict = needs(found, floor=floor), needs(curves(records, worst), WORST)
+    table, strict = needs(found, floor=floor), needs(curves(records, attrgetter("error_worst")), WORST)
     own = [name for name in dict.fromkeys(record.method for record in records) if name in mine]
     battles = {name: duels(table, name, mine) for name in own}
     parts = ["**Ours in rounds over the best rival's, at equal median error**"]

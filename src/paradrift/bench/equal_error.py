@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from paradrift.bench.records import Record
@@ -119,38 +120,14 @@ def rounds_at(spots: Iterable[Spot], target: float, *, unflipped: bool = False) 
     return None
 
 
-def median(record: Record) -> float | None:
-    """The error of a measurement: the median over samples.
-
-    Args:
-        record: A measurement.
-
-    Returns:
-        The error; None if it has none.
-    """
-    return record.error_median
-
-
-def worst(record: Record) -> float | None:
-    """The error of the worst sample of a measurement.
-
-    Args:
-        record: A measurement.
-
-    Returns:
-        The error; None if it has none.
-    """
-    return record.error_worst
-
-
 def curves(
-    records: Iterable[Record], error: Callable[[Record], float | None] = median
+    records: Iterable[Record], error: Callable[[Record], float | None] = attrgetter("error_median")
 ) -> dict[Place, dict[str, list[Spot]]]:
     """The measurements of a comparison by place and method; the last of each key counts.
 
     Args:
         records: Measurements; others than those of a comparison, and those without an error, are left out.
-        error: What counts as the error of a measurement: :func:`median` or :func:`worst`.
+        error: What counts as the error of a measurement: its median over samples, or that of the worst.
 
     Returns:
         Spots by place and method.
