@@ -210,6 +210,27 @@ def test_a_ladder_goes_on_for_the_worst_sample(monkeypatch):
     assert asked == [0.1, 0.03, 0.01]
 
 
+def test_a_ladder_is_narrowed_where_flips_end(monkeypatch):
+    """Answers flip at tolerances above 0.025; from 1e-2 on the loosest knob without flips is what counts."""
+    template, asked = measured()[0], []
+
+    def measure(case, entry, width, knob):
+        asked.append(knob)
+        extra = template.extra | {"flips": int(knob > 0.025)}
+        return dataclasses.replace(template, error_median=knob / 10, error_worst=knob / 10, extra=extra)
+
+    monkeypatch.setattr(compare_run, "measure", measure)
+    cell = Cell(model="gaussian", kind="ode", steps=10, width=8, samples=4)
+    case, known = Case(model=MODELS["gaussian"], kind="ode", steps=10, samples=4), {}
+    entry = dataclasses.replace(methods.CATALOGUE[0], ladder=(1.0, 0.1, 0.01, 1e-3))
+    list(compare_run.climb(case, entry, cell, known))
+    assert asked == [1.0, 0.1, 0.01, 1e-3, 0.032, 0.018]
+    assert list(compare_run.climb(case, entry, cell, known)) == []  # nothing is measured twice
+    asked.clear()
+    list(compare_run.climb(case, dataclasses.replace(entry, knob="iterations"), cell, {}))
+    assert asked == [1.0, 0.1, 0.01, 1e-3]
+
+
 def test_methods_are_compared_at_the_error_of_the_worst_sample_too():
     found = equal_error.curves(measured(), attrgetter("error_worst"))
     usual, counted = equal_error.curves(measured()), equal_error.latest(measured(), "compare")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from paradrift.bench import compare_seconds
 from paradrift.bench.compare import Case, cost, key, measure
 from paradrift.bench.compare_selection import Cell, evaluations, points, quick_cells, usual_cells
-from paradrift.bench.equal_error import WORST
+from paradrift.bench.equal_error import STRICT, WORST
 from paradrift.bench.methods import Entry
 from paradrift.bench.model_set import model_set
 from paradrift.bench.models import Model
@@ -19,6 +19,7 @@ from paradrift.bench.records import Record
 
 ENGINE = 2e-7  # seconds that solvers spend on an element of a row, about: for the estimate alone
 PARTS = ("curves", "seconds")
+NARROW = 2.0  # tolerances with and without flips are this near each other when a ladder is left
 
 Models = Mapping[str, Model]
 
@@ -112,7 +113,10 @@ def _curves(cells: Sequence[Cell], models: Models, known: dict[str, Record]) -> 
 
 
 def climb(case: Case, entry: Entry, cell: Cell, known: dict[str, Record]) -> Iterator[Record]:
-    """One method up its ladder, until its answers are accurate enough.
+    """One method up its ladder, until its answers are accurate enough; then between its rungs, where flips end.
+
+    From an error of 1e-2 on only points without flips count, so the rounds there are those of the loosest such knob,
+    which a coarse ladder overstates by whatever its rungs are apart.
 
     Args:
         case: The problem.
@@ -125,16 +129,49 @@ def climb(case: Case, entry: Entry, cell: Cell, known: dict[str, Record]) -> Ite
     """
     if not entry.fits(case.problem, cell.width):
         return
-    for knob in entry.ladder[:: cell.stride]:
+
+    def point(knob: float) -> Iterator[Record]:
         name = key(case, entry, cell.width, knob)
         if name not in known:
             known[name] = measure(case, entry, cell.width, knob)
             yield known[name]
-        error, largest, flipped = known[name].error_median, known[name].error_worst, known[name].extra["flips"]
+
+    for knob in entry.ladder[:: cell.stride]:
+        yield from point(knob)
+        record = known[key(case, entry, cell.width, knob)]
+        error, largest, flipped = record.error_median, record.error_worst, record.extra["flips"]
         if error is None or largest is None or flipped:
             continue
         if error <= cell.floor and largest <= WORST[-1]:
-            return
+            break
+    stem = key(case, entry, cell.width, 0).removesuffix("0")
+
+    def asked() -> dict[float, Record]:  # rungs of a finer ladder, climbed before, are among them
+        return {float(name.removeprefix(stem)): known[name] for name in known if name.startswith(stem)}
+
+    while entry.knob == "tolerance" and (between := last_flip(asked())) is not None:
+        yield from point(between)
+
+
+def last_flip(asked: Mapping[float, Record]) -> float | None:
+    """The tolerance to ask next, halfway between the loosest without flips and the next looser one, with some.
+
+    Args:
+        asked: Measurements by tolerance.
+
+    Returns:
+        Their geometric mean to two digits; None where they are within :data:`NARROW` of each other, where nothing
+        flips, and where points without flips are not within 1e-2.
+    """
+    unflipped = [knob for knob, record in asked.items() if not record.extra["flips"]]
+    good = max(unflipped, default=None)
+    looser = [knob for knob in asked if good is not None and knob > good]
+    if good is None or not looser or min(looser) <= NARROW * good:
+        return None
+    error = asked[good].error_median
+    if error is None or error > STRICT:  # above, flips do not disqualify: another point would change nothing
+        return None
+    return float(f"{math.sqrt(good * min(looser)):.2g}")
 
 
 def weight(cell: Cell, models: Models) -> float:
