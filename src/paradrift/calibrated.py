@@ -31,6 +31,7 @@ from paradrift.stopping import Tolerance
 from paradrift.tableau import Tableau
 from paradrift.windows import Sliding
 
+AHEAD = 64  # columns of noise that are turned at once, in blocks that begin at fixed columns
 LEVELS = 128  # nodes whose data predictions are kept, evenly spaced; more would only take memory
 
 
@@ -46,7 +47,7 @@ class Calibrated:
         moments: Fitted on samples of the data: :meth:`paradrift.Moments.fit`.
 
     Cost: no evaluation; a pass of the sequential sampler on K + D numbers a sample (K directions of D elements), a
-    fifth of a millisecond a step for small ones, and K D products for each noise and each of at most 128 predictions.
+    tenth of a millisecond a step for small ones, and K D products for each noise and each of at most 128 predictions.
     Memory for those predictions, and with a generator for all noises of the chain.
 
     Example:
@@ -109,7 +110,7 @@ class Calibrated:
         yield  # what makes it a generator
 
     def _proposal(self, table: Tableau, start: Tensor, noise: Noise) -> Proposal:
-        turned = _Turned(self.moments, noise, start)
+        turned = _Turned(self.moments, noise, start, table.rows)
         nodes = np.flatnonzero(table.evaluated)
         kept = nodes[np.linspace(0, len(nodes) - 1, min(LEVELS, len(nodes))).round().astype(int)]
         path = turned.path(table, set(kept.tolist()))
@@ -127,8 +128,8 @@ class Calibrated:
 class _Turned:
     """A source of noise, and a sampler's start, in the coordinates of the directions: K numbers, and what is left."""
 
-    def __init__(self, moments: Moments, noise: Noise, start: Tensor) -> None:
-        self._noise = noise
+    def __init__(self, moments: Moments, noise: Noise, start: Tensor, columns: int) -> None:
+        self._noise, self._columns, self._blocks = noise, columns, dict[int, Tensor]()
         self._directions = moments.directions.flatten(1).to(start)
         self._spread = torch.cat([moments.variances, torch.full((moments.mean.numel(),), moments.rest)]).to(start)
         self._mean = self.of(moments.mean.to(start).flatten()[None, None])[0, 0]
@@ -152,8 +153,7 @@ class _Turned:
         alpha = np.maximum(table.alpha, SIGNAL)
         ratio, found = table.sigma / alpha, dict[int, Tensor]()
         sequential = Solver(window=Sliding(1), slopes=Zero(), guess=Repeat(), stop=Tolerance(0.0), verify=0)
-        # a lead: noises are drawn step by step, in numbers that do not depend on the batch
-        solving = sweep(table, self._start, self, sequential, variance=1.0, lead=1)
+        solving = sweep(table, self._start, self, sequential, variance=1.0)
 
         def predicted(row: int, state: Tensor) -> Tensor:
             """The Gaussian's data prediction."""
@@ -179,12 +179,23 @@ class _Turned:
         return self._start[samples]
 
     def draw(self, samples: Tensor, columns: Tensor) -> Tensor:
-        """Noises, turned."""
-        drawn = self._noise.draw(samples, columns).to(self._start)
-        return self.of(drawn.flatten(2))
+        """Noises, turned in blocks that do not depend on the batch, as a product rounds with the number of its rows."""
+        first, last = int(columns.min()) // AHEAD, int(columns.max()) // AHEAD
+        for block in range(first, last + 1):
+            if block not in self._blocks:
+                self._blocks[block] = self._block(range(block * AHEAD, min((block + 1) * AHEAD, self._columns)))
+        turned = torch.cat([self._blocks[block] for block in range(first, last + 1)], 1)
+        return turned[samples[:, None], columns - first * AHEAD]
+
+    def _block(self, columns: range) -> Tensor:
+        everyone = torch.arange(len(self._start), device=self._start.device)
+        wanted = torch.tensor(columns, device=everyone.device).expand(len(everyone), -1)
+        return self.of(self._noise.draw(everyone, wanted).to(self._start).flatten(2))
 
     def release(self, column: int) -> None:
-        """The solve itself needs them all again."""
+        """Forget what was turned; the solve itself needs the noises again."""
+        for block in [block for block in self._blocks if (block + 1) * AHEAD <= column]:
+            del self._blocks[block]
 
     def finish(self) -> None:
         """The solve goes on."""

@@ -171,9 +171,11 @@ def test_at_tolerance_zero_the_answer_is_the_sequential_one_to_the_last_bit(samp
     assert torch.equal(found.samples, pd.sample(model, (3, 4), solver=pd.sequential(), **chain).samples)
 
 
-def test_batch_mates_change_no_bit():
+@pytest.mark.parametrize("steps", [40, 150])
+def test_batch_mates_change_no_bit(steps: int):
+    """With one block of turned noises, and with several."""
     model = modes()
-    chain = dict(sampler=pd.DDPM(), steps=40, window=pd.Sliding(16), tol=1e-2, guess=pd.Calibrated(fitted(model, 4)))
+    chain = dict(sampler=pd.DDPM(), steps=steps, window=pd.Sliding(16), tol=1e-2, guess=pd.Calibrated(fitted(model, 4)))
     together = pd.sample(model, (5, 4), seed=list(range(5)), **chain)
     for index in range(5):
         alone = pd.sample(model, (1, 4), seed=[index], **chain)
