@@ -260,6 +260,22 @@ def test_only_the_methods_of_a_cell_are_raced():
     assert {name.split(",")[0] for name in names} == {"default", "Picard"}
 
 
+def test_seconds_count_on_each_processor_by_themselves():
+    cell = Cell(
+        model="gaussian", kind="ode", steps=10, width=8, samples=4, stride=3, floor=1e-3, methods=("default", "Picard")
+    )
+    here = [record for record in measured() if record.extra["part"] == "seconds"]
+    there = [dataclasses.replace(r, machine={**r.machine, "processor": "another", "cores": 64}) for r in here]
+    words = "\n".join(compare_words.seconds([*here, *there]))
+    assert f"plain loop: {here[0].machine['processor']}, {here[0].machine['cores']} cores**" in words
+    assert "plain loop: another, 64 cores**" in words
+    assert words.count("| **default** |") == 2
+    curves = [record for record in measured() if record.extra["part"] == "compare"]
+    assert not list(compare_run.run([cell], MODELS, measured(), parts=["seconds"]))
+    again = [step.record.method for step in compare_run.run([cell], MODELS, [*curves, *there], parts=["seconds"])]
+    assert again == [record.method for record in here]
+
+
 def test_a_comparison_goes_on_where_it_was_cut_off():
     cell = Cell(model="gaussian", kind="ode", steps=10, width=8, samples=4, stride=3, floor=1e-3)
     first = [r for r in measured() if r.window == "8" and r.extra["kind"] == "ode" and r.extra["part"] == "compare"]

@@ -20,7 +20,7 @@ from paradrift.bench import loop
 from paradrift.bench.compare import Case, cost, flips
 from paradrift.bench.equal_error import latest
 from paradrift.bench.methods import CATALOGUE, table
-from paradrift.bench.records import Plain, Record
+from paradrift.bench.records import Plain, Record, machine
 from paradrift.report import distance
 from paradrift.solvers.method import Method
 
@@ -121,7 +121,7 @@ def race(case: Case, done: Sequence[Record], repeats: int = 9, methods: Containe
 
     Args:
         case: The problem, for one sample.
-        done: Measurements so far: methods that have run already are left out.
+        done: Measurements so far: methods that have run already on this processor are left out.
         repeats: Seeds.
         methods: Names of the methods that take part.
 
@@ -129,7 +129,8 @@ def race(case: Case, done: Sequence[Record], repeats: int = 9, methods: Containe
         One record for each method: medians over seeds. In ``extra``: the key; ``part``; ``speedup`` over the plain
         loop, median, and ``speedup_least``; ``ceiling``, what rounds and the measured cost of a call allow; ``flips``.
     """
-    names = {str(record.extra["key"]) for record in latest(done, "seconds")}
+    here = machine()["processor"]
+    names = {str(record.extra["key"]) for record in latest(done, "seconds") if record.machine["processor"] == here}
     stem = f"seconds/{case.model.name}/{case.kind}/{case.steps}"
     running = [racer for racer in racers(case, done, methods) if f"{stem}/{racer.name}" not in names]
     if not running:

@@ -23,6 +23,8 @@ from paradrift.bench.records import Record
 from paradrift.bench.theory_words import grid
 
 NEAR = 1.01  # rounds within a percent are a draw
+TIMES = ["rounds", "loop, ms", "parallel, ms", "times faster (least)", "ceiling", "error, median", "flips"]
+HEAD = ["model", "sampler", "method", "rows", *TIMES]
 
 Table = Mapping[tuple[Place, float], Mapping[str, float]]
 
@@ -158,27 +160,27 @@ def laws(records: Sequence[Record]) -> Iterator[str]:
 
 
 def seconds(records: Sequence[Record]) -> Iterator[str]:
-    """Seconds of single samples.
+    """Seconds of single samples, on each processor that has measured them.
 
     Args:
         records: Measurements of a comparison.
 
     Yields:
-        A title and a table, if there are any.
+        A title and a table, for each processor.
     """
     found = latest(records, "seconds")
-    if not found:
-        return
-    yield "**Seconds of one sample against the plain loop**"
-    rows: list[list[str]] = []
-    for record in found:
-        speedup, least, ceiling = (float(record.extra[name] or 0) for name in ("speedup", "speedup_least", "ceiling"))
-        name = f"**{record.method}**" if record.extra["ours"] else record.method
-        flips = record.extra["flips"]
-        cells = [record.problem, f"{record.extra['kind']} {record.steps}".upper(), name, record.window]
-        cells += [f"{record.rounds_mean:.1f}", f"{1e3 * (record.sequential_seconds or 0):.0f}"]
-        cells += [f"{1e3 * record.seconds:.0f}", f"{speedup:.2f} ({least:.2f})", f"{ceiling:.2f}"]
-        cells += [f"{record.error_median or 0:.0e}", "" if flips is None else str(flips)]
-        rows.append(cells)
-    head = ["model", "sampler", "method", "rows", "rounds", "loop, ms", "parallel, ms", "times faster (least)"]
-    yield grid([*head, "ceiling", "error, median", "flips"], rows)
+    for processor in dict.fromkeys(record.machine["processor"] for record in found):
+        there = [record for record in found if record.machine["processor"] == processor]
+        yield f"**Seconds of one sample against the plain loop: {processor}, {there[0].machine['cores']} cores**"
+        yield grid(HEAD, [_timed(record) for record in there])
+
+
+def _timed(record: Record) -> list[str]:
+    """One line of the table of seconds."""
+    speedup, least, ceiling = (float(record.extra[name] or 0) for name in ("speedup", "speedup_least", "ceiling"))
+    name = f"**{record.method}**" if record.extra["ours"] else record.method
+    flips = record.extra["flips"]
+    cells = [record.problem, f"{record.extra['kind']} {record.steps}".upper(), name, record.window]
+    cells += [f"{record.rounds_mean:.1f}", f"{1e3 * (record.sequential_seconds or 0):.0f}"]
+    cells += [f"{1e3 * record.seconds:.0f}", f"{speedup:.2f} ({least:.2f})", f"{ceiling:.2f}"]
+    return [*cells, f"{record.error_median or 0:.0e}", "" if flips is None else str(flips)]

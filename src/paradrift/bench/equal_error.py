@@ -143,7 +143,7 @@ def curves(
 
 
 def latest(records: Iterable[Record], part: str) -> list[Record]:
-    """The last measurement of each point of a part.
+    """The last measurement of each point of a part; single samples for time count on each processor by themselves.
 
     Args:
         records: Measurements.
@@ -152,7 +152,11 @@ def latest(records: Iterable[Record], part: str) -> list[Record]:
     Returns:
         The measurements.
     """
-    found = {record.extra["key"]: record for record in records if record.extra.get("part") == part}
+    found = {
+        (record.extra["key"], record.machine["processor"] if part == "seconds" else None): record
+        for record in records
+        if record.extra.get("part") == part
+    }
     return list(found.values())
 
 
