@@ -33,6 +33,7 @@ from paradrift.kept import Part, certifiable, kept
 from paradrift.noise import Noise
 from paradrift.prepare import Generators
 from paradrift.solution import Solution
+from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 
 Judged = tuple[Tensor, Tensor, Tensor]  # nats by node, log-likelihood ratios, answers
@@ -118,7 +119,7 @@ def judged(part: Part) -> Judged:
     _check_first(table, shift)
 
     nats = shift.square().sum(2) / 2
-    ratio = (shift * xi).sum((0, 2)) + nats.sum(0)
+    ratio = over_rows((shift * xi).sum(2) + nats)
     node = np.maximum(np.cumsum(table.evaluated) - table.evaluated - 1, 0)  # the last node before each row
     where = torch.as_tensor(node, device=z.device)
     per_node = nats.new_zeros(table.nodes, z.shape[1]).index_add_(0, where, nats)
@@ -146,7 +147,7 @@ def joined(parts: list[Judged], evaluations: int, path: Tensor) -> Certificate:
     if bool(bad.any()):
         raise SpecError(f"expected finite model outputs along the path, found others in sample {int(bad.nonzero()[0])}")
     answers = samples.to(path.dtype).view_as(path[:, -1])
-    return Certificate(nats=per_node.sum(0), per_node=per_node, llr=llr, samples=answers, evaluations=evaluations)
+    return Certificate(nats=over_rows(per_node), per_node=per_node, llr=llr, samples=answers, evaluations=evaluations)
 
 
 def _check_first(table: Tableau, shift: Tensor) -> None:

@@ -58,6 +58,7 @@ from paradrift.noise import Noise
 from paradrift.prepare import Generators
 from paradrift.samplers import Exponential
 from paradrift.solution import Solution
+from paradrift.summing import over_rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -162,7 +163,7 @@ def leading(
 
 
 def _divergence(grid: Grid, per_step: Tensor, evaluations: int) -> Divergence:
-    nats = per_step.sum(0)
+    nats = over_rows(per_step)
     bad = ~torch.isfinite(nats)
     if bool(bad.any()):
         raise SpecError(f"expected finite model outputs along the path, found others in sample {int(bad.nonzero()[0])}")

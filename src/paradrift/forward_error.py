@@ -44,6 +44,7 @@ from paradrift.noise import Noise
 from paradrift.prepare import Generators
 from paradrift.slopes import gaussian, in_form
 from paradrift.solution import Solution
+from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 
 _WIDE = 16.0  # of the data variance: the slopes that nothing is yet known about
@@ -178,7 +179,7 @@ def audited(part: Part, rounds: int, variance: float | None) -> Audited:
     outputs = part.outputs
     defect = _defect(part, z, outputs)
     growth = torch.as_tensor(_growth(part.table, prior)).to(z)[:, None]
-    error = summed = (defect.square().mean(2).sqrt() * growth).sum(0) / unit
+    error = summed = over_rows(defect.square().mean(2).sqrt() * growth) / unit
     slope = torch.as_tensor(prior).to(z)[:, None, None].repeat(1, z.shape[1], 1)
     sizes: list[Tensor] = []
     while True:

@@ -30,6 +30,7 @@ from paradrift.solvers.method import Method, Problem
 from paradrift.solvers.sweep import Solver, sweep
 from paradrift.solvers.wavefront import wavefront
 from paradrift.stopping import Tolerance
+from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 from paradrift.verdicts import Verdict
 from paradrift.watch import Watch
@@ -207,4 +208,6 @@ def _spent(outcome: Outcome) -> Certificate | None:
     if outcome.nats is None or outcome.llr is None or set(outcome.status) != {Status.CONVERGED}:
         return None
     per_node = outcome.nats.T.contiguous()
-    return Certificate(nats=per_node.sum(0), per_node=per_node, llr=outcome.llr, samples=outcome.samples, evaluations=0)
+    return Certificate(
+        nats=over_rows(per_node), per_node=per_node, llr=outcome.llr, samples=outcome.samples, evaluations=0
+    )

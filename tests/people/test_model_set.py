@@ -167,8 +167,9 @@ def test_the_policy_goes_by_the_observation_of_its_sample():
     denoiser = learned(model_set.policy).denoiser(3)
     x, t = torch.zeros(3, policy.HORIZON, policy.ACTIONS), torch.full((3,), 100.0)
     out = denoiser(x, t, torch.tensor([0, 1, 0]))
-    assert torch.equal(out[0], out[2])
-    assert not torch.allclose(out[0], out[1])
+    # Rows of one batch differ by the network's own rounding, more on some processors than on others.
+    torch.testing.assert_close(out[0], out[2], rtol=0, atol=1e-5)
+    assert (out[0] - out[1]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("module", [plane, policy, graph_network])

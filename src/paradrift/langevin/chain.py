@@ -13,6 +13,7 @@ from paradrift.denoisers import Denoiser
 from paradrift.errors import SpecError
 from paradrift.noise import Noise
 from paradrift.solution import Solution, Stats, Status
+from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 
 
@@ -90,9 +91,9 @@ class Chain:
             certificate.kl(part.solution, part.score, noise=part.noise, max_rows=max_rows) for part in self.segments
         ]
         return Certificate(
-            nats=torch.stack([part.nats for part in parts]).sum(0),
+            nats=over_rows(torch.stack([part.nats for part in parts])),
             per_node=torch.cat([part.per_node for part in parts]),
-            llr=torch.stack([part.llr for part in parts]).sum(0),
+            llr=over_rows(torch.stack([part.llr for part in parts])),
             samples=parts[-1].samples,
             evaluations=sum(part.evaluations for part in parts),
         )

@@ -10,6 +10,7 @@ from torch import Tensor
 from paradrift.solvers.ledger import Ledger
 from paradrift.solvers.lowered import Here, Lowered
 from paradrift.solvers.state import State
+from paradrift.summing import over_rows
 from paradrift.verdicts import Drafts, Verdict
 
 
@@ -149,7 +150,7 @@ def _reflect(
     """Turn the noise of fallen steps around: ``xi - 2 e <e, xi>`` with ``e = delta / |delta|``."""
     if not bool(fallen.any()):
         return
-    which = torch.where(fallen, product / nats, 0.0).sum(0)  # 2 <delta, xi> / |delta|^2 of the one step
+    which = over_rows(torch.where(fallen, product / nats, 0.0))  # 2 <delta, xi> / |delta|^2 of the one step
     index = torch.arange(len(nats), device=nats.device)[:, None]
     rows = (index >= kept) & (index < after) & fallen.any(0)
     change = torch.where(rows[..., None], -which[None, :, None].to(delta) * delta, 0.0)

@@ -15,6 +15,7 @@ from paradrift.slopes import to_data
 from paradrift.solvers.base import Request
 from paradrift.solvers.equations import System
 from paradrift.solvers.updates import Past, Update
+from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 from paradrift.windows import Window
 
@@ -164,7 +165,7 @@ class Iterate:
         solved = inside & (size <= self.threshold[first:end]) & (self.age[first:end] > 0)
         skipped = self.row[first:end] <= self.front
         accepted = (solved | skipped).long().cumprod(0).bool() & solved
-        self.error += torch.where(accepted, size.double() * self.felt[first:end], 0.0).sum(0)
+        self.error += over_rows(torch.where(accepted, size.double() * self.felt[first:end], 0.0))
         self.front = self.front + accepted.sum(0)
         anchor = self.front
         old = self.z[first:end].clone()
@@ -250,7 +251,7 @@ class Iterate:
     def felt_defects(self) -> Tensor:
         """What the defects of settled rows, and of rows that still move, do to the answers, shape (S,), float64."""
         open_rows = torch.where(self.row > self.front, self.defect.double() * self.felt, 0.0)
-        return self.error + torch.nan_to_num(open_rows, nan=torch.inf).sum(0)
+        return self.error + over_rows(torch.nan_to_num(open_rows, nan=torch.inf))
 
 
 def _rms(values: Tensor) -> Tensor:

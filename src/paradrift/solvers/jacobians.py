@@ -14,6 +14,7 @@ from torch import Tensor
 
 from paradrift.errors import SpecError
 from paradrift.noise.signs import signs
+from paradrift.summing import over_rows
 
 
 class Jacobian(Protocol):
@@ -143,4 +144,4 @@ class Diagonal:
         Returns:
             Shape (K, D, 1, 1).
         """
-        return (directions * products).mean(0)[..., None, None]
+        return over_rows(directions * products)[..., None, None] / self.probes

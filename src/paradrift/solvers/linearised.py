@@ -25,6 +25,7 @@ from torch import Tensor
 from paradrift.solvers.elimination import damped, substitute
 from paradrift.solvers.equations import Bands, Equations
 from paradrift.solvers.jacobians import Jacobian
+from paradrift.summing import over_rows
 
 
 @dataclass(kw_only=True)
@@ -135,5 +136,5 @@ class Linearised:
             return substitute(gains, right).flatten(2)
         damping = defect.new_full((defect.shape[1],), self.damping)
         if self.fading:
-            damping *= defect.square().mean(2).sum(0) / inside.sum(0).clamp(min=1)
+            damping *= over_rows(defect.square().mean(2)) / inside.sum(0).clamp(min=1)
         return damped(gains, right, damping[:, None, None, None]).flatten(2)

@@ -20,6 +20,7 @@ from paradrift.solvers.references import carry_slopes, continue_references
 from paradrift.solvers.solver import Solver
 from paradrift.solvers.state import State, Where
 from paradrift.stopping import View
+from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 from paradrift.verdicts import Verdict
 
@@ -315,7 +316,7 @@ class Run:
         if self.judged is not None:
             samples, view = self.judged
             inside = self.positions[: len(view.effect)] < view.span
-            total = torch.where(inside, view.effect, 0.0).sum(0) / view.unit
+            total = over_rows(torch.where(inside, view.effect, 0.0)) / view.unit
             left[samples] = torch.where(view.last, total, torch.inf)
         last = last_rows(self.state, self.history, self.limit, self.last)
         reached = torch.isfinite(last).all(1)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from paradrift.errors import SpecError
+from paradrift.summing import over_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +165,7 @@ class Anderson:
         Returns:
             Shape (W, S, D).
         """
-        return _combined(past, self.ridge, lambda sums: sums.sum(0, keepdim=True).expand_as(sums))
+        return _combined(past, self.ridge, lambda sums: over_rows(sums).expand_as(sums))
 
 
 @dataclass(frozen=True)
