@@ -44,6 +44,9 @@ from paradrift.langevin import Chain as Chain
 from paradrift.langevin import effective_size as effective_size
 from paradrift.langevin import langevin as langevin
 from paradrift.moments import Moments as Moments
+from paradrift.nodes import Every as Every
+from paradrift.nodes import Nodes as Nodes
+from paradrift.nodes import Thinned as Thinned
 from paradrift.ode import odeint as odeint
 from paradrift.ode import odeint_solution as odeint_solution
 from paradrift.plans import Plan as Plan

@@ -36,6 +36,11 @@ def response(table: Tableau, variances: Array) -> Array:
     """
     if table.alpha is None:
         return np.ones((len(variances), table.rows))
+    return np.abs(_signed(table, variances)) * table.alpha / table.alpha[-1]
+
+
+def _signed(table: Tableau, variances: Array) -> Array:
+    """What one unit of each row's state adds to the answer, with its sign, shape (K, R)."""
     slopes = np.stack([in_form(table, gaussian(table, variance)) for variance in variances])
     size = table.rows
     # transition[lag][:, row]: what one unit of the row adds to the row ``lag`` further on
@@ -47,11 +52,23 @@ def response(table: Tableau, variances: Array) -> Array:
     y[:, size - 1] = 1.0
     for row in range(size - 2, -1, -1):
         y[:, row] = sum(transition[:, row] * y[:, row + lag] for lag, transition in enumerate(transitions, start=1))
-    return np.abs(y[:, :size]) * table.alpha / table.alpha[-1]
+    return y[:, :size]
+
+
+def ladder(variance: float) -> Array:
+    """The variances that growth is known for: ``variance * 4**k``.
+
+    Args:
+        variance: Data variance per element, v0.
+
+    Returns:
+        Shape (LEVELS,).
+    """
+    return np.array([variance * 4.0**level for level in range(LEVELS)])
 
 
 def levels(table: Tableau, variance: float) -> Array:
-    """Growth for a ladder of variances ``variance * 4**k``.
+    """Growth for a ladder of variances.
 
     Args:
         table: The sampler's table.
@@ -60,28 +77,31 @@ def levels(table: Tableau, variance: float) -> Array:
     Returns:
         Shape (LEVELS, R); each level at least as large as the one below.
     """
-    variances = np.array([variance * 4.0**level for level in range(LEVELS)])
-    ladder = response(table, variances)
-    return np.maximum.accumulate(ladder, axis=0)
+    return np.maximum.accumulate(response(table, ladder(variance)), axis=0)
 
 
 @functools.lru_cache(maxsize=4)  # as many as tables are kept: for 1000 rows it takes as long as ten rounds
 def influence(table: Tableau, variance: float) -> Array:
-    r"""What a unit defect of each node's output does to the answer: :math:`\sum_m |b_{mj}| y_m / \alpha_m`.
+    r"""What a unit defect of each node's output does to the answer: :math:`|\sum_m b_{mj} y_m| / \alpha_{R-1}`.
 
-    Sums of sizes: the rows that an output is used in may answer with opposite signs, but not reliably so.
+    Where an output enters several rows, with opposite signs in multistep rules, what counts without noise is what is
+    left of it: the rows follow each other closely, and what they are felt by in the answer is nearly the same. With
+    noise each row has a law of its own, so sizes are added.
 
     Args:
         table: The sampler's table.
         variance: Data variance per element, v0.
 
     Returns:
-        Shape (LEVELS, R), for the ladder of :func:`levels`.
+        Shape (LEVELS, R), for the ladder of :func:`levels`; without a noise schedule sums of sizes.
     """
+    signed = table.alpha is not None and not table.noisy
     alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, SIGNAL)
-    felt = levels(table, variance) / alpha
+    felt = _signed(table, ladder(variance)) / alpha[-1] if signed else levels(table, variance) / alpha
     total = np.zeros_like(felt)
     for lag in table.lags[1]:
-        total[:, : table.rows - lag] += np.abs(table.band("b", lag)[lag:]) * felt[:, lag:]
+        weights = table.band("b", lag)[lag:]
+        total[:, : table.rows - lag] += (weights if signed else np.abs(weights)) * felt[:, lag:]
+    total = np.maximum.accumulate(np.abs(total), axis=0)
     total.flags.writeable = False  # kept, so shared
     return total

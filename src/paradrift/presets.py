@@ -6,6 +6,7 @@ from itertools import accumulate
 
 from paradrift.forms import Form
 from paradrift.guesses import Coast, Repeat
+from paradrift.nodes import Thinned
 from paradrift.samplers import Corrected
 from paradrift.slopes import Increments, Secant, Zero
 from paradrift.solvers.preconditioning import Preconditioned
@@ -28,7 +29,9 @@ def default(tol: float = DEFAULT_TOL, window: Window | None = None, verify: int 
     Returns:
         The solver.
     """
-    return Solver(window=window or Auto(), slopes=Secant(), guess=Coast(), stop=Tolerance(tol), verify=verify)
+    return Solver(
+        window=window or Auto(), slopes=Secant(), guess=Coast(), stop=Tolerance(tol), verify=verify, nodes=Thinned()
+    )
 
 
 def sequential() -> Solver:

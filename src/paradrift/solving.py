@@ -27,7 +27,8 @@ from paradrift.samplers import Gridded, Sampler
 from paradrift.solution import Recipe, Round, Solution, Stats, Status
 from paradrift.solvers.base import Outcome, Solving
 from paradrift.solvers.method import Method, Problem
-from paradrift.solvers.sweep import Solver, sweep
+from paradrift.solvers.sweep import Solver
+from paradrift.solvers.thinned import thinned
 from paradrift.solvers.wavefront import wavefront
 from paradrift.stopping import Tolerance
 from paradrift.summing import over_rows
@@ -128,7 +129,7 @@ def rounds(  # noqa: DOC403, DOC405
         stack.callback(counter.close)
         observe = counter.see if callback is not None or progress else None
         if isinstance(solver, Solver):
-            method = wavefront if isinstance(solver.window, Wavefront) else sweep
+            method = wavefront if isinstance(solver.window, Wavefront) else thinned
             solving: Solving = method(
                 table,
                 initial,

@@ -1,5 +1,7 @@
 """Small networks: bitwise with one row per call, within the network's own batching noise otherwise; half precision."""
 
+import dataclasses
+
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel, UNet2DModel
@@ -121,10 +123,11 @@ def test_a_half_precision_model_with_single_precision_states_beats_the_half_prec
     options = dict(sampler=pd.DDIM(), steps=100, window=pd.Sliding(20))
     start = torch.randn(16, 8)
     exact = pd.sample(full, (16, 8), start=start, **(options | {"solver": pd.sequential(), "window": None}))
-    whole = pd.sample(full, (16, 8), start=start, tol=1e-1, **options)
+    every = {"solver": dataclasses.replace(pd.default(1e-1), nodes=pd.Every())}  # fewer nodes average less rounding
+    whole = pd.sample(full, (16, 8), start=start, **options, **every)
     half = pd.denoiser(Perceptron().to(dtype), predicts="noise", schedule=SCHEDULE)
     half.net.load_state_dict(net.to(dtype).state_dict())
-    wide = pd.sample(half, (16, 8), start=start, tol=1e-1, **options)
+    wide = pd.sample(half, (16, 8), start=start, **options, **every)
     assert sum(wide.stats.sample_rounds) <= 1.5 * sum(whole.stats.sample_rounds)  # single samples may grow
     ours = pd.sample(half, (16, 8), start=start, tol=1e-2, **options)
     assert ours.samples.dtype == torch.float32

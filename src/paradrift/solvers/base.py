@@ -56,6 +56,7 @@ class Outcome:
         nats: Nats that each node's step has cost, shape (S, M), float64, where a verdict has counted them; or None.
         llr: Log-likelihood ratio of each path, shape (S,), float64, or None.
         rejected: Drafts that were replaced, one count per sample, where a verdict replaces; or None.
+        outputs: Outputs that the rows were computed with, shape (S, R, *shape), where they were asked for; or None.
     """
 
     samples: Tensor
@@ -68,6 +69,7 @@ class Outcome:
     nats: Tensor | None = None
     llr: Tensor | None = None
     rejected: tuple[int, ...] | None = None
+    outputs: Tensor | None = None
 
 
 Solving = Generator[Request, Tensor, Outcome]

@@ -39,6 +39,7 @@ class Ledger:
         bound: Sum of contributions to the error, shape (S,), float64.
         rounds: Rounds in which each sample took part, shape (S,), int64.
         trajectory: All rows, shape (S, R, D), or None.
+        outputs: Outputs that the rows were computed with, shape (S, R, D), or None.
         nats: Nats that each node's step has cost, shape (S, M), float64, for verdicts; M is 0 without one.
         llr: Log-likelihood ratio of the settled steps, shape (S,), float64.
         rejected: Drafts that were replaced, shape (S,), int64.
@@ -50,18 +51,20 @@ class Ledger:
     bound: Tensor
     rounds: Tensor
     trajectory: Tensor | None
+    outputs: Tensor | None
     nats: Tensor
     llr: Tensor
     rejected: Tensor
     checks: list[Check] = field(default_factory=list)
 
     @staticmethod
-    def open(start: Tensor, keep_rows: int, judged: int) -> Ledger:
+    def open(start: Tensor, keep_rows: int, keep_outputs: int, judged: int) -> Ledger:
         """Empty books.
 
         Args:
             start: Starting states, shape (S, D).
             keep_rows: Rows of the trajectory to keep; 0 for none.
+            keep_outputs: Rows whose outputs to keep; 0 for none.
             judged: Nodes whose cost in nats is booked; 0 for none.
 
         Returns:
@@ -69,6 +72,7 @@ class Ledger:
         """
         samples, elements = start.shape
         trajectory = start.new_full((samples, keep_rows, elements), torch.nan) if keep_rows else None
+        outputs = start.new_full((samples, keep_outputs, elements), torch.nan) if keep_outputs else None
         if trajectory is not None:
             trajectory[:, 0] = start
         return Ledger(
@@ -80,6 +84,7 @@ class Ledger:
             llr=torch.zeros(samples, dtype=torch.float64, device=start.device),
             rejected=torch.zeros(samples, dtype=torch.int64, device=start.device),
             trajectory=trajectory,
+            outputs=outputs,
         )
 
     def take_checks(self) -> Check | None:

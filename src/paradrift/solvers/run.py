@@ -38,6 +38,7 @@ class Run:
         keep: bool,
         lead: int | None,
         proposal: Proposal | None = None,
+        keep_outputs: bool = False,
     ) -> None:
         self.solver, self.noise, self.variance, self.proposal = solver, noise, variance, proposal
         self.shape, self.nodes, self.last = start.shape[1:], table.nodes, table.rows - 1
@@ -61,7 +62,9 @@ class Run:
         groups = solver.slopes.groups
         self.groups = None if groups is None else groups.flatten().to(start.device)
         self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)
-        self.ledger = Ledger.open(flat, table.rows if keep else 0, table.nodes if self.verdict else 0)
+        self.ledger = Ledger.open(
+            flat, table.rows if keep else 0, table.rows if keep_outputs else 0, table.nodes if self.verdict else 0
+        )
         self.active = torch.arange(len(flat), device=start.device)
         self.swept, self.turn = torch.zeros_like(self.active), torch.zeros_like(self.active)
         self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
@@ -208,12 +211,7 @@ class Run:
             self.ledger.close(self.active[arrived], final[arrived], Status.CONVERGED)
             self.ledger.contribute(self.active[facts.broken], torch.full_like(view.unit[facts.broken], torch.inf))
             self.ledger.close(self.active[facts.broken], best[facts.broken], Status.NON_FINITE)
-            stay = (~(arrived | facts.broken)).nonzero().flatten()
-            state.keep(stay)
-            self.here = self.table.at(state.front, self.positions - (history - 1))
-            self.active, self.limit = self.active[stay], self.limit[stay]
-            self.swept, self.turn = self.swept[stay], self.turn[stay]
-            self.moved, self.marched = self.moved[:, stay], self.marched[:, stay]
+            stay = self._keep(~(arrived | facts.broken))
             accepted, steepest = accepted[stay], facts.steepest[:, stay]
         else:
             steepest = facts.steepest
@@ -223,6 +221,28 @@ class Run:
         state.steepest = torch.where(accepted > 0, settled, state.steepest)
         self.turn = self.turn + (accepted > 0)
         self._move(accepted)
+
+    def dismiss(self, which: Tensor) -> None:
+        """Let samples go that need not be solved to the end, with the best answer so far.
+
+        Args:
+            which: Those of all samples, shape (S,), bool.
+        """
+        gone = which[self.active]
+        if bool(gone.any()):
+            self.ledger.contribute(self.active[gone], torch.full_like(self.unit[self.active[gone]], torch.inf))
+            self.ledger.close(self.active[gone], self.preview()[gone], Status.BUDGET_EXHAUSTED)
+            self._keep(~gone)
+
+    def _keep(self, which: Tensor) -> Tensor:
+        """Keep some of the active samples; returns their indices."""
+        stay = which.nonzero().flatten()
+        self.state.keep(stay)
+        self.here = self.table.at(self.state.front, self.positions - (self.history - 1))
+        self.active, self.limit = self.active[stay], self.limit[stay]
+        self.swept, self.turn = self.swept[stay], self.turn[stay]
+        self.moved, self.marched = self.moved[:, stay], self.marched[:, stay]
+        return stay
 
     def _move(self, accepted: Tensor) -> None:
         """Move the windows over settled rows, and fill what enters."""
@@ -275,6 +295,12 @@ class Run:
             settled = (self.positions >= self.history) & (self.positions < self.history + accepted)
             which = settled.nonzero(as_tuple=True)
             self.ledger.trajectory[self.active[which[1]], self.here.row[which]] = self.state.z[which]
+        if self.ledger.outputs is not None:  # of the rows that the settled ones leave from
+            begin, state = self.history - 1, self.state
+            which = ((self.positions >= begin) & (self.positions < begin + accepted)).nonzero(as_tuple=True)
+            away = state.z[which] - state.ref[which]
+            used = torch.where(away == 0, state.f[which], state.f[which] + state.slope[which] * away)
+            self.ledger.outputs[self.active[which[1]], self.here.row[which]] = used
 
     def enter(self, entering: Tensor) -> None:
         """Fill the positions of each sample from ``entering`` on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paradrift.guesses import Guess
+from paradrift.nodes import Every, Nodes
 from paradrift.slopes import Slopes
 from paradrift.stopping import Stop
 from paradrift.verdicts import Verdict
@@ -23,6 +24,7 @@ class Solver:
         verify: Most nodes, evenly spread over the chain, that are evaluated once more at their accepted states,
             to measure the defects that were left (and one more round at the end); the reported error is built on
             them. 0: on predictions made while settling.
+        nodes: Which nodes of a chain without noise the model is asked at; the others are interpolated.
         max_rounds: Budget of rounds; None for no limit (a chain never needs more rounds than it has nodes, per sweep
             that is asked for).
     """
@@ -32,6 +34,7 @@ class Solver:
     guess: Guess
     stop: Stop | Verdict
     verify: int = 64
+    nodes: Nodes = Every()
     max_rounds: int | None = None
 
     def verified(self, nodes: int) -> int:

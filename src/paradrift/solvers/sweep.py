@@ -39,6 +39,8 @@ def sweep(  # noqa: DOC403
     keep: bool = False,
     lead: int | None = None,
     observe: Callable[[Round], None] | None = None,
+    keep_outputs: bool = False,
+    dismissed: Callable[[], Tensor] | None = None,
 ) -> Solving:
     """Solve a chain for a batch of samples.
 
@@ -53,6 +55,8 @@ def sweep(  # noqa: DOC403
         lead: Windows that a sample may be ahead of the slowest, for noise sources that must hold everything between;
             None for no limit.
         observe: Called after each round.
+        keep_outputs: Whether to keep the outputs that all rows were computed with; windows of one node do not.
+        dismissed: Asked after each round which of all samples need not be solved to the end, shape (S,), bool.
 
     Yields:
         Requests, one a round.
@@ -67,7 +71,7 @@ def sweep(  # noqa: DOC403
         proposal = yield from asked.proposal(table, start, noise, solver)
     except (Interrupted, KeyboardInterrupt):
         ending = Status.INTERRUPTED
-    run = Run(table, start, noise, solver, variance, keep, lead, proposal)
+    run = Run(table, start, noise, solver, variance, keep, lead, proposal, keep_outputs)
     rounds = asked.rounds
     run.ledger.rounds += rounds
     run.evaluations += asked.evaluations
@@ -88,6 +92,8 @@ def sweep(  # noqa: DOC403
             if observe is not None:
                 observe(report(run, rounds, accepted))
             run.advance(facts, view, accepted)
+            if dismissed is not None:
+                run.dismiss(dismissed())
         check = run.ledger.take_checks()
         if check is not None and not len(run.active):
             answer = yield run.request(check.x, check.row, check.sample)

@@ -35,6 +35,7 @@ def outcome(run: Run) -> Outcome:
         nats=ledger.nats if run.verdict else None,
         llr=ledger.llr if run.verdict else None,
         rejected=tuple(ledger.rejected.tolist()) if reflects else None,
+        outputs=None if ledger.outputs is None else ledger.outputs.unflatten(2, run.shape),
     )
 
 

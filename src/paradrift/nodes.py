@@ -1,0 +1,134 @@
+"""Which nodes of a chain the model is asked at: all of them, or as many as the tolerance needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+NEEDED, RATE = 16, 0.35  # nodes that a tolerance of 0.1 needs, and how their number grows: measured on the problem set
+LEAST = 12  # fewer say too little about themselves
+MOST = 0.55  # of all nodes: beyond, thinning saves less than a failure costs
+FILLED = 64  # nodes of a window that are worth filling, since rounds hardly grow with them
+
+
+class Nodes(Protocol):
+    """Which nodes of a chain the model is asked at."""
+
+    @property
+    def share(self) -> float:
+        """Share of the tolerance that skipped nodes may take."""
+        ...
+
+    def first(self, nodes: int, tol: float, width: int) -> int:
+        """How many nodes to begin with.
+
+        Args:
+            nodes: Nodes M of the chain.
+            tol: Tolerance.
+            width: Widest window, in nodes.
+
+        Returns:
+            Their number; M for all.
+        """
+        ...
+
+    def next(self, count: int, nodes: int, excess: Tensor) -> Tensor:
+        """How many nodes to go on with where so many were not enough.
+
+        Args:
+            count: How many were asked.
+            nodes: Nodes M of the chain.
+            excess: The error that skipped nodes make, as a multiple of what they may, shape (S,); infinite where it is
+                not known.
+
+        Returns:
+            Their numbers, shape (S,), int64; M for all.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Every:
+    """All nodes of the chain."""
+
+    share = 0.0
+
+    def first(self, nodes: int, tol: float, width: int) -> int:
+        """All.
+
+        Args:
+            nodes: Nodes M of the chain.
+            tol: Tolerance.
+            width: Widest window.
+
+        Returns:
+            M.
+        """
+        return nodes
+
+    def next(self, count: int, nodes: int, excess: Tensor) -> Tensor:
+        """All.
+
+        Args:
+            count: How many were asked.
+            nodes: Nodes M of the chain.
+            excess: How much too large the error is, shape (S,).
+
+        Returns:
+            M, shape (S,).
+        """
+        return torch.full_like(excess, nodes, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Thinned:
+    r"""As many as a chain without noise needs for its tolerance, and more of them where those do not do.
+
+    Outputs between two nodes are interpolated by cubics: see :mod:`paradrift.thinning`. The solve begins with about
+    :math:`16\,(0.1 / \mathrm{tol})^{0.35}` nodes, at least as many as fill a window of 64, if those are at most 0.55
+    of the chain. A sample whose skipped nodes may make an error above ``share`` tol goes on with two, four, eight times
+    as many, as a cubic's error falls with the third power, and at last with all. At tolerance 0, with noise, for
+    samplers of several steps or stages, and in windows of one node all nodes are asked.
+
+    Args:
+        share: Share of the tolerance that skipped nodes may take, by an estimate that was 0.04 to 1.3 times the error
+            in the median and 0.2 times at the worst, on smooth networks and rough ones.
+        alone: Whether windows of one node are thinned, too. Without, they are the sequential sampler itself; with, they
+            are a sequential sampler of fewer steps, which asks for the fewest rows of all.
+    """
+
+    share: float = 0.5
+    alone: bool = False
+
+    def first(self, nodes: int, tol: float, width: int) -> int:
+        """How many nodes the tolerance needs.
+
+        Args:
+            nodes: Nodes M of the chain.
+            tol: Tolerance.
+            width: Widest window, in nodes.
+
+        Returns:
+            Their number; M where that is too large a part of the chain.
+        """
+        if tol <= 0 or (width == 1 and not self.alone):
+            return nodes
+        needed, most = max(LEAST, round(NEEDED * (0.1 / tol) ** RATE)), int(MOST * nodes)
+        return max(needed, min(width, FILLED, most)) if needed <= most else nodes
+
+    def next(self, count: int, nodes: int, excess: Tensor) -> Tensor:
+        """The least power of two times as many that a cubic's error calls for.
+
+        Args:
+            count: How many were asked.
+            nodes: Nodes M of the chain.
+            excess: The error that skipped nodes make, as a multiple of what they may, shape (S,).
+
+        Returns:
+            Their numbers, shape (S,); M where that is too large a part of the chain.
+        """
+        wanted = count * 2 ** (excess.clamp(min=1).log2() / 3).ceil().clamp(min=1)
+        return torch.where(wanted <= MOST * nodes, wanted, nodes).long()

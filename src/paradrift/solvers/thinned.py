@@ -1,0 +1,306 @@
+r"""Solve a chain without noise at fewer nodes than it has, and at more of them where those do not do.
+
+A sample begins with as many nodes as its tolerance needs (:mod:`paradrift.nodes`): the thinned chain is a table like
+any other (:mod:`paradrift.thinning`), and the sweep solves it. Then its outputs tell whether what was skipped could be
+interpolated. Where two cubics disagree by more than a share of the tolerance, the sample goes on with a finer chain,
+from the path that it has found, and at last with the whole one: nothing is settled that is not either asked or
+interpolated within the tolerance. Outputs that are not smooth in time at all show this as soon as every kept node was
+asked once; such samples do not wait until their thinned chain has settled.
+
+Each sample goes its own way, so its answer does not depend on its batch mates; the rounds of all stages are asked
+together (:mod:`paradrift.solvers.together`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paradrift.guesses import Guess, Model, Proposal, Proposing
+from paradrift.noise import Noise
+from paradrift.solution import Round, Status
+from paradrift.solvers.base import Interrupted, Outcome, Request, Solving
+from paradrift.solvers.progress import Progress
+from paradrift.solvers.solver import Solver, stride
+from paradrift.solvers.sweep import sweep
+from paradrift.solvers.together import Stage, together
+from paradrift.solvers.traces import Trace
+from paradrift.stopping import Tolerance
+from paradrift.tableau import Tableau
+from paradrift.thinning import thin, thinnable
+from paradrift.windows import Sliding, Whole
+
+LEVELS = 128  # data predictions that are proposed to a finer chain, at most
+
+
+def begin(table: Tableau, solver: Solver) -> int:
+    """How many nodes of a chain are asked at first.
+
+    Args:
+        table: The sampler's table.
+        solver: The choices.
+
+    Returns:
+        Their number; M for all: with noise, several steps or stages, at tolerance 0, under other stops than a
+        tolerance, and in windows that stand for blocks of the chain.
+    """
+    window, stop = solver.window, solver.stop
+    if not isinstance(window, Whole | Sliding) or not isinstance(stop, Tolerance):
+        return table.nodes
+    width = window.width if isinstance(window, Sliding) else table.nodes
+    count = solver.nodes.first(table.nodes, stop.tol, width)
+    return count if count < table.nodes and thinnable(table) else table.nodes
+
+
+def thinned(  # noqa: DOC403, DOC405
+    table: Tableau,
+    start: Tensor,
+    noise: Noise,
+    solver: Solver,
+    *,
+    variance: float | None = None,
+    keep: bool = False,
+    lead: int | None = None,
+    observe: Callable[[Round], None] | None = None,
+) -> Solving:
+    """Solve a chain for a batch of samples, thinned where that is possible; see :func:`paradrift.solvers.sweep.sweep`.
+
+    Args:
+        table: The sampler's table, for outputs of the form of the model.
+        start: Starting states, already scaled, shape (S, *shape).
+        noise: Where noises come from.
+        solver: The choices.
+        variance: Data variance per element v0; None to take the mean square of each sample's own data prediction.
+        keep: Whether to keep all rows; those that were skipped follow from the interpolated outputs.
+        lead: Windows that a sample may be ahead of the slowest.
+        observe: Called after each round.
+
+    Yields:
+        Requests, one a round.
+
+    Returns:
+        The outcome.
+    """
+    count, stop = begin(table, solver), solver.stop
+    if count == table.nodes or not isinstance(stop, Tolerance):
+        whole = sweep(table, start, noise, solver, variance=variance, keep=keep, lead=lead, observe=observe)
+        return (yield from whole)
+    solve = _Solve(table, start, noise, solver, stop.tol, variance, keep, Progress(table, start, observe))
+    everyone = torch.arange(len(start), device=start.device)
+    yield from together([solve.thin(everyone, count, solver.guess)], solve.told)
+    return solve.outcome()
+
+
+class _Solve:
+    """One solve in progress: the books of all samples, and the stages that they go through."""
+
+    def __init__(
+        self,
+        table: Tableau,
+        start: Tensor,
+        noise: Noise,
+        solver: Solver,
+        tol: float,
+        variance: float | None,
+        keep: bool,
+        progress: Progress,
+    ) -> None:
+        self.table, self.start, self.noise, self.solver, self.tol = table, start, noise, solver, tol
+        self.variance, self.keep, self.progress = variance, keep, progress
+        self.rounds = self.evaluations = self.window = 0
+        self.answers = start.clone()
+        self.status = [Status.INTERRUPTED] * len(start)
+        self.error = torch.full((len(start),), torch.inf, dtype=torch.float64, device=start.device)
+        self.took = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+        path = (len(start), table.rows, *start.shape[1:])
+        self.path = start.new_full(path, torch.nan) if keep else None
+
+    def told(self, request: Request | None) -> None:
+        """A round has ended, and another begins."""
+        self.progress.tell(self.rounds, self.evaluations)
+        if request is not None:
+            self.rounds += 1
+            self.evaluations += len(request.t)
+
+    def thin(self, samples: Tensor, count: int, guess: Guess, finest: bool = False) -> Stage:
+        """Solve a thinned chain, keep the samples that it does for, and send the others on, from the finest to all."""
+        thinned = thin(self.table, count, self.variance or 1.0)
+        rows, nodes = torch.as_tensor(thinned.kept, device=samples.device), self.table.nodes
+        trace = Trace(thinned, self.start[samples], self.variance)
+        allowed, choice = self.solver.nodes.share * self.tol, self.solver.nodes
+        seen, gone = torch.zeros_like(samples, dtype=torch.bool), torch.zeros_like(samples, dtype=torch.bool)
+
+        def dismissed() -> Tensor:
+            """Samples whose first outputs say that this chain is too coarse."""
+            fresh = ~(seen | gone)
+            if not bool(fresh.any()):
+                return fresh
+            seen.logical_or_(trace.asked.all(0))
+            hopeless = fresh & ~(trace.doubts() <= allowed)
+            gone.logical_or_(hopeless)
+            return hopeless
+
+        solver = self._solver(_Mapped(guess, samples, rows), verify=0)
+        solving = sweep(
+            thinned.table,
+            self.start[samples],
+            self.noise,
+            solver,
+            variance=self.variance,
+            keep=True,
+            observe=self.progress.of(samples, rows),
+            keep_outputs=True,
+            dismissed=dismissed,
+        )
+        outcome = yield from _asking(solving, samples, rows, trace.hear)
+        trace.take(outcome)
+        doubt, answers = trace.doubts(), self._book(samples, outcome)
+        self.error[samples] += doubt
+        unsettled = torch.tensor([one is not Status.CONVERGED for one in outcome.status], device=samples.device)
+        good = ~unsettled & (doubt <= allowed)
+        stages: list[Stage] = []
+        if bool(good.any()):
+            stages.append(self._checked(samples[good], trace.of(good), answers[good]))
+        over = torch.tensor([one in (Status.INTERRUPTED, Status.BUDGET_EXHAUSTED) for one in outcome.status])
+        left = ~good & (gone | ~over.to(gone.device))
+        if not bool(left.any()) or self._spent():
+            for sample in samples[left].tolist():
+                self.status[sample] = Status.BUDGET_EXHAUSTED
+            return stages
+        known = choice.next(count, nodes, doubt / allowed)
+        wanted = torch.where((gone & finest) | (unsettled & ~gone), nodes, known)
+        for more in wanted[left].unique().tolist():
+            which = left & (wanted == more)
+            last = bool(gone[which].any())
+            finer = np.linspace(0, nodes - 1, min(LEVELS, nodes)).round().astype(np.int64)
+            if more < nodes:
+                finer = thin(self.table, more, self.variance or 1.0).kept[:-1]
+            found = _Proposed(trace.of(which).proposal(finer, more == nodes))
+            if more == nodes:
+                stages.append(self._whole(samples[which], found))
+            else:
+                stages.append(self.thin(samples[which], more, found, last))
+        return stages
+
+    def _whole(self, samples: Tensor, guess: Guess) -> Stage:
+        """Solve the whole chain."""
+        rows = torch.arange(self.table.rows, device=samples.device)
+        solving = sweep(
+            self.table,
+            self.start[samples],
+            self.noise,
+            self._solver(guess, self.solver.verify),
+            variance=self.variance,
+            keep=self.keep,
+            observe=self.progress.of(samples, rows),
+        )
+        outcome = yield from _asking(solving, samples, rows, None)
+        self._book(samples, outcome)
+        if self.path is not None and outcome.trajectory is not None:
+            self.path[samples] = outcome.trajectory
+        return []
+
+    def _checked(self, samples: Tensor, trace: Trace, answers: Tensor) -> Stage:
+        """Ask once more in the middle of the gaps, at the states of the path: the error that is reported."""
+        if self.path is not None:
+            self.path[samples] = trace.path(answers)
+        gaps = trace.thinned.felt.nonzero()[0]
+        gaps = gaps[:: stride(len(gaps), self.solver.verify)] if self.solver.verify and len(gaps) else gaps[:0]
+        if not len(gaps) or self._spent():
+            return []
+        request, interpolated = trace.between(trace.thinned.middles[gaps])
+        answer = yield dataclasses.replace(request, sample=samples[request.sample])
+        measured = trace.error(gaps, request, answer, interpolated)
+        every = len(trace.thinned.felt.nonzero()[0]) / len(gaps)
+        self.error[samples] += every * measured - trace.doubts()
+        self.took[samples] += 1
+        return []
+
+    def _solver(self, guess: Guess, verify: int) -> Solver:
+        most = self.solver.max_rounds
+        left = None if most is None else max(0, most - self.rounds)
+        return dataclasses.replace(self.solver, guess=guess, verify=verify, max_rounds=left)
+
+    def _spent(self) -> bool:
+        return self.solver.max_rounds is not None and self.rounds >= self.solver.max_rounds
+
+    def _book(self, samples: Tensor, outcome: Outcome) -> Tensor:
+        """Enter what a stage has found; returns the answers."""
+        self.answers[samples] = outcome.samples
+        self.error[samples] = outcome.error.double()
+        self.took[samples] += torch.tensor(outcome.rounds, device=samples.device)
+        self.window = max(self.window, outcome.window)
+        for sample, status in zip(samples.tolist(), outcome.status, strict=True):
+            self.status[sample] = status
+        return outcome.samples
+
+    def outcome(self) -> Outcome:
+        """Everything the machine needs to make a solution."""
+        return Outcome(
+            samples=self.answers,
+            status=tuple(self.status),
+            error=self.error.to(self.answers.dtype),
+            rounds=tuple(self.took.tolist()),
+            window=self.window,
+            certifiable=self.solver.stop.causal if isinstance(self.solver.stop, Tolerance) else False,
+            trajectory=self.path,
+        )
+
+
+def _asking(
+    solving: Solving, samples: Tensor, rows: Tensor, hear: Callable[[Request, Tensor], None] | None
+) -> Generator[Request, Tensor, Outcome]:
+    """Drive a solver of some samples and some rows of a chain: its requests in the words of all of them."""
+    try:
+        request = next(solving)
+        while True:
+            asked = dataclasses.replace(request, sample=samples[request.sample], node=rows[request.node])
+            try:
+                answer = yield asked
+            except (Interrupted, KeyboardInterrupt):
+                solving.throw(Interrupted())
+                raise RuntimeError("expected an interrupted solver to return") from None
+            if hear is not None and request.model == 0:
+                hear(request, answer)
+            request = solving.send(answer)
+    except StopIteration as end:
+        return end.value
+
+
+@dataclass(frozen=True, eq=False)
+class _Mapped:
+    """A guess for some samples and some rows of a chain."""
+
+    guess: Guess
+    samples: Tensor
+    rows: Tensor
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return self.guess.models
+
+    def propose(self, table: Tableau, start: Tensor, noise: Noise) -> Proposing:
+        return self.guess.propose(table, start, noise)
+
+    def states(self, samples: Tensor, rows: Tensor, last: Tensor) -> Tensor | None:
+        return self.guess.states(self.samples[samples], self.rows[rows], last)
+
+
+@dataclass(frozen=True, eq=False)
+class _Proposed:
+    """What a coarser chain has found, as a guess."""
+
+    proposal: Proposal
+    models: tuple[Model, ...] = ()
+
+    def propose(self, table: Tableau, start: Tensor, noise: Noise) -> Proposing:
+        return self.proposal
+        yield  # what makes it a generator
+
+    def states(self, samples: Tensor, rows: Tensor, last: Tensor) -> Tensor | None:
+        return None

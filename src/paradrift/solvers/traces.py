@@ -1,0 +1,209 @@
+"""What the nodes of a thinned chain have answered, and what that says of the nodes that were skipped."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paradrift.forms import Array
+from paradrift.guesses import Proposal
+from paradrift.solvers.base import Outcome, Request
+from paradrift.summing import over_rows
+from paradrift.thinning import CORRECTOR, Thin
+
+
+class Trace:
+    """The outputs of a thinned chain's nodes, in the form that is interpolated.
+
+    Args:
+        thinned: The thinned chain, K nodes.
+        start: Starting states, shape (S, *shape).
+        variance: Data variance per element; None to take the mean square of each sample's last data prediction.
+    """
+
+    def __init__(self, thinned: Thin, start: Tensor, variance: float | None) -> None:
+        nodes, flat = len(thinned.felt), start.flatten(1)
+        self.thinned, self.variance, self._start, self._shape = thinned, variance, flat, start.shape[1:]
+        self._outputs = flat.new_zeros(nodes, *flat.shape)
+        self._last = flat.clone()
+        self.asked = torch.zeros(nodes, len(flat), dtype=torch.bool, device=flat.device)
+        self._scale = torch.as_tensor(thinned.table.scale[:-1].copy()).to(flat)
+        self._affine = [torch.as_tensor(one).to(flat) for one in thinned.measured(thinned.kept[:-1])]
+
+    def of(self, which: Tensor) -> Trace:
+        """The same of some samples.
+
+        Args:
+            which: Which, shape (S,), bool.
+
+        Returns:
+            Their trace.
+        """
+        part = Trace(self.thinned, self._start[which].unflatten(1, self._shape), self.variance)
+        part._outputs, part._last, part.asked = self._outputs[:, which], self._last[which], self.asked[:, which]
+        return part
+
+    def hear(self, request: Request, answer: Tensor) -> None:
+        """Take in the outputs of a round.
+
+        Args:
+            request: What was asked: nodes are rows of the thinned chain.
+            answer: Model outputs, shape (N, *shape).
+        """
+        x, output = request.x.flatten(1), answer.flatten(1).to(self._outputs)
+        self._enter(request.node, request.sample, x, output)
+
+    def take(self, outcome: Outcome) -> None:
+        """Take the outputs that the settled rows were computed with, where they are known.
+
+        Args:
+            outcome: The thinned chain's.
+        """
+        if outcome.outputs is None or outcome.trajectory is None:
+            return
+        nodes = len(self._outputs)
+        states = outcome.trajectory[:, :nodes].flatten(2).transpose(0, 1) * self._scale[:, None, None]
+        outputs = outcome.outputs[:, :nodes].flatten(2).transpose(0, 1)
+        where = torch.isfinite(outputs.sum(-1) + states.sum(-1)).nonzero(as_tuple=True)
+        self._enter(where[0], where[1], states[where], outputs[where])
+
+    def _enter(self, node: Tensor, sample: Tensor, x: Tensor, output: Tensor) -> None:
+        p, q = (one[node][:, None] for one in self._affine)
+        self._outputs[node, sample] = p * x + q * output
+        self.asked[node, sample] = True
+        last = node == len(self._outputs) - 1
+        self._last[sample[last]] = (x / self._scale[node][:, None])[last]
+
+    def _unit(self) -> Tensor:
+        """sqrt(v0) of each sample, shape (S,), float64."""
+        if self.variance is not None:
+            return torch.full((len(self._start),), self.variance**0.5, dtype=torch.float64, device=self._start.device)
+        alpha, sigma = self._levels(self.thinned.kept[-2:-1])
+        data = (self._last - sigma[0] * self._outputs[-1]) / (alpha[0] + sigma[0])
+        return data.double().square().mean(1).sqrt()
+
+    def _levels(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Signal and noise level of some rows, shape (N, 1, 1)."""
+        fine = self.thinned.fine
+        assert fine.alpha is not None
+        assert fine.sigma is not None
+        return self._rows(fine.alpha[rows]), self._rows(fine.sigma[rows])
+
+    def doubts(self) -> Tensor:
+        """The error that skipped nodes may make, from what two cubics disagree about: a root sum of squares over gaps.
+
+        Gaps of which a node was not asked yet count nothing.
+
+        Returns:
+            Shape (S,), float64, in units of sqrt(v0); infinite where it is not a number.
+        """
+        weights, nodes = torch.as_tensor(self.thinned.doubt).to(self._start), len(self._outputs)
+        apart, told = torch.zeros_like(self._outputs), torch.ones_like(self.asked)
+        for shift in range(-CORRECTOR, CORRECTOR):
+            rows = slice(max(0, -shift), min(nodes, nodes - shift))
+            used = weights.diagonal(shift)
+            if bool(used.any()):
+                there = slice(rows.start + shift, rows.stop + shift)
+                apart[rows] += used[:, None, None] * self._outputs[there]
+                told[rows] &= self.asked[there] | (used == 0)[:, None]
+        total = over_rows(torch.where(told, apart.double().square().mean(-1), 0.0)).sqrt() / self._unit()
+        return torch.nan_to_num(total, nan=torch.inf)
+
+    def _walk(self, wanted: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """States of some rows, and interpolated outputs there (at the answer without meaning): shapes (N, S, D)."""
+        thinned = self.thinned
+        kept = [self._start]
+        for row in thinned.kept[1:].tolist():
+            state = float(thinned.through[row]) * kept[-1]
+            for source, weight in zip(thinned.sources[row - 1].tolist(), thinned.gained[row].tolist(), strict=True):
+                state = state + weight * self._outputs[source]
+            kept.append(state)
+        base = np.maximum(np.searchsorted(thinned.kept, wanted) - 1, 0)
+        before, at = np.maximum(wanted - 1, 0), np.minimum(wanted, len(thinned.shares) - 1)
+        states = self._rows(thinned.through[wanted]) * torch.stack(kept)[base]
+        outputs = torch.zeros_like(states)
+        for one in range(CORRECTOR):
+            states = states + self._rows(thinned.gained[wanted, one]) * self._outputs[thinned.sources[before, one]]
+            outputs = outputs + self._rows(thinned.shares[at, one]) * self._outputs[thinned.sources[at, one]]
+        return states, outputs
+
+    def _rows(self, values: Array) -> Tensor:
+        """One number for each row, shape (N, 1, 1)."""
+        return torch.as_tensor(values).to(self._start)[:, None, None]
+
+    def path(self, answers: Tensor) -> Tensor:
+        """All rows of the whole chain, as they follow from the interpolated outputs, and the answers.
+
+        Args:
+            answers: Shape (S, *shape).
+
+        Returns:
+            Shape (S, R, *shape).
+        """
+        states, _ = self._walk(np.arange(self.thinned.fine.rows))
+        return torch.cat([states[:-1], answers.flatten(1)[None]]).transpose(0, 1).unflatten(2, self._shape)
+
+    def proposal(self, rows: NDArray[np.int64], whole: bool) -> Proposal:
+        """Data predictions for a finer chain.
+
+        Args:
+            rows: Rows of the whole chain at which they are told, ascending.
+            whole: Whether they are proposed to the whole chain, between them interpolated; else to a thinned chain that
+                keeps these nodes.
+
+        Returns:
+            The proposal.
+        """
+        states, outputs = self._walk(rows)
+        alpha, sigma = self._levels(rows)
+        place = np.arange(len(rows) + 1.0)
+        if whole:
+            place = np.interp(np.arange(self.thinned.fine.rows), rows, np.arange(len(rows)))
+        first = np.minimum(np.floor(place), len(rows) - 1)
+        return Proposal(
+            data=(states - sigma * outputs) / (alpha + sigma),
+            first=torch.as_tensor(first, dtype=torch.int64, device=states.device),
+            share=torch.as_tensor(np.where(first < len(rows) - 1, place - first, 0.0)).to(states),
+        )
+
+    def between(self, rows: NDArray[np.int64]) -> tuple[Request, Tensor]:
+        """A request for some skipped nodes at the states of the path.
+
+        Args:
+            rows: Rows of the whole chain, ascending, shape (N,).
+
+        Returns:
+            The request, whose nodes are rows of the whole chain, and the interpolated outputs, shape (N, S, D).
+        """
+        states, outputs = self._walk(rows)
+        fine, samples = self.thinned.fine, len(self._start)
+        times = torch.as_tensor(fine.t[rows]).to(states)
+        asked = torch.as_tensor(rows, device=states.device)
+        request = Request(
+            x=(states * self._rows(fine.scale[rows])).flatten(0, 1).unflatten(1, self._shape),
+            t=times.repeat_interleave(samples),
+            sample=torch.arange(samples, device=states.device).repeat(len(rows)),
+            node=asked.repeat_interleave(samples),
+        )
+        return request, outputs
+
+    def error(self, gaps: NDArray[np.int64], request: Request, answer: Tensor, interpolated: Tensor) -> Tensor:
+        """What the true defects in the middle of some gaps do to the answer: sizes, added up.
+
+        Args:
+            gaps: Which gaps, shape (N,).
+            request: What :meth:`between` asked there.
+            answer: Model outputs, shape (N S, *shape).
+            interpolated: Outputs that were used there, shape (N, S, D).
+
+        Returns:
+            Shape (S,), float64, in units of sqrt(v0).
+        """
+        p, q = self.thinned.measured(request.node.cpu().numpy())
+        x, output = request.x.flatten(1), answer.flatten(1).to(interpolated)
+        there = torch.as_tensor(p).to(x)[:, None] * x + torch.as_tensor(q).to(x)[:, None] * output
+        defect = (there.view_as(interpolated) - interpolated).double().square().mean(-1).sqrt()
+        felt = torch.as_tensor(self.thinned.felt[gaps]).to(defect)
+        return torch.nan_to_num(over_rows(felt[:, None] * defect) / self._unit(), nan=torch.inf)
