@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,14 @@ class Nodes(Protocol):
     @property
     def share(self) -> float:
         """Share of the tolerance that skipped nodes may take."""
+        ...
+
+    def serial(self) -> Nodes:
+        """The same, where windows of one node may be thinned, too.
+
+        Returns:
+            The choice.
+        """
         ...
 
     def first(self, nodes: int, tol: float, width: int) -> int:
@@ -55,6 +64,14 @@ class Every:
     """All nodes of the chain."""
 
     share = 0.0
+
+    def serial(self) -> Every:
+        """The same.
+
+        Returns:
+            Itself.
+        """
+        return self
 
     def first(self, nodes: int, tol: float, width: int) -> int:
         """All.
@@ -102,6 +119,14 @@ class Thinned:
 
     share: float = 0.5
     alone: bool = False
+
+    def serial(self) -> Thinned:
+        """The same, where windows of one node are thinned, too.
+
+        Returns:
+            The choice.
+        """
+        return dataclasses.replace(self, alone=True)
 
     def first(self, nodes: int, tol: float, width: int) -> int:
         """How many nodes the tolerance needs.

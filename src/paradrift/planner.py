@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from paradrift.executors import Local
-from paradrift.experience import Experience, cost_of
+from paradrift.experience import ENGINE, Experience, cost_of
 from paradrift.pump import synchronize
 from paradrift.solvers.base import Request
 from paradrift.tableau import Tableau
@@ -52,6 +52,7 @@ class Choice:
         sequential_seconds: Predicted time of the sequential sampler.
         seconds: Predicted time of the plan.
         costs: Measured seconds of a call by number of rows.
+        thinned: Whether it is a thinned chain, stepped through: to be replayed with ``Thinned(alone=True)``, too.
     """
 
     window: Sliding
@@ -59,6 +60,10 @@ class Choice:
     sequential_seconds: float
     seconds: float
     costs: dict[int, float]
+    thinned: bool = False
+
+
+Asked = Callable[[int], tuple[int, int]]  # how many nodes a window of some width asks, and once more
 
 
 _measured: dict[tuple[object, ...], tuple[Callable[[], object], dict[int, float]]] = {}
@@ -72,6 +77,7 @@ def measure_costs(
     widest: int,
     like: torch.Tensor,
     known: Experience | None = None,
+    asked: Asked | None = None,
 ) -> dict[int, float]:
     """Seconds of a model call for growing numbers of rows, remembered per model, shape, dtype, device and threads.
 
@@ -83,6 +89,7 @@ def measure_costs(
         widest: Largest window width of interest.
         like: A tensor with the dtype and device of the states.
         known: What earlier solves have shown, if there were any.
+        asked: How many nodes a width asks, where that is not the whole chain.
 
     Returns:
         Seconds by number of rows, at least for one row of each sample.
@@ -118,7 +125,8 @@ def measure_costs(
         # The pessimist expects a cost proportional to the rows of the nearest smaller measurement.
         if time.perf_counter() - begin + costs[below] * rows / below > allowed:
             continue
-        if not _hopeful(below, costs, samples, widest, len(nodes), sequential, known or Experience()):
+        chain = asked or _all(len(nodes), 0)
+        if not _hopeful(below, costs, samples, widest, len(nodes), sequential, known or Experience(), chain):
             continue
         costs[rows] = timed(rows, 2)
     try:
@@ -128,14 +136,25 @@ def measure_costs(
     return costs
 
 
+def _all(nodes: int, verified: int) -> Asked:
+    return lambda width: (nodes, verified)
+
+
 def _hopeful(
-    below: int, costs: dict[int, float], samples: int, widest: int, nodes: int, sequential: float, known: Experience
+    below: int,
+    costs: dict[int, float],
+    samples: int,
+    widest: int,
+    nodes: int,
+    sequential: float,
+    known: Experience,
+    asked: Asked,
 ) -> bool:
     """Whether a width between two measured ones would win if its calls took no longer than those of fewer rows."""
     above = min((size for size in costs if size > below), default=math.inf)
     return any(
         below < samples * width < above
-        and known.rounds_of(width, nodes) * (known.calls * costs[below] + known.engine_of(width))
+        and known.rounds_of(width, asked(width)[0]) * (known.calls * costs[below] + known.engine_of(width))
         < GAIN * known.step * sequential
         for width in _widths(widest, nodes)
     )
@@ -148,7 +167,13 @@ def _widths(widest: int, nodes: int) -> list[int]:
 
 
 def choose(
-    auto: Auto, costs: dict[int, float], samples: int, nodes: int, verified: int, known: Experience | None = None
+    auto: Auto,
+    costs: dict[int, float],
+    samples: int,
+    nodes: int,
+    verified: int,
+    known: Experience | None = None,
+    asked: Asked | None = None,
 ) -> Choice:
     """The width with the least predicted time.
 
@@ -159,21 +184,36 @@ def choose(
         nodes: Nodes M.
         verified: Number of nodes that are evaluated once more.
         known: What earlier solves have shown, if there were any.
+        asked: How many nodes a width asks, and once more, where that is not the whole chain.
 
     Returns:
         The choice.
     """
-    known = known or Experience()
+    known, asked = known or Experience(), asked or _all(nodes, verified)
     sequential = nodes * known.step * cost_of(samples, costs)
-    best, least = 1, sequential * GAIN
-    for width in _widths(auto.widest, nodes):
-        rounds = known.rounds_of(width, nodes)
-        rows = known.rows * samples * (width + verified / rounds)
-        seconds = rounds * (known.calls * cost_of(rows, costs) + known.engine_of(width))
+    best, least, few = 1, sequential * GAIN, False
+    for width in (1, *_widths(auto.widest, nodes)):
+        kept, checked = asked(width)
+        if width > 1:
+            rounds = known.rounds_of(width, kept)
+            rows = known.rows * samples * (width + checked / rounds)
+            seconds = rounds * (known.calls * cost_of(rows, costs) + known.engine_of(width))
+        elif kept < nodes:  # a thinned chain, one node after the other, and one round more to check it
+            seconds = kept * known.step * cost_of(samples, costs) + cost_of(samples * checked, costs) + ENGINE[0]
+        else:
+            continue
         if seconds < least:
-            best, least = width, seconds
-    if best == 1:
+            best, least, few = width, seconds, kept < nodes
+    if best == 1 and not few:
         words = "sequential: no window promised to be faster"
         return Choice(window=Sliding(1), words=words, sequential_seconds=sequential, seconds=sequential, costs=costs)
-    words = f"Sliding({best}): predicted {sequential / least:.1f} times faster than sequential"
-    return Choice(window=Sliding(best), words=words, sequential_seconds=sequential, seconds=least, costs=costs)
+    on = f" on {asked(best)[0]} of {nodes} nodes" if few else ""
+    words = f"Sliding({best}){on}: predicted {sequential / least:.1f} times faster than sequential"
+    return Choice(
+        window=Sliding(best),
+        words=words,
+        sequential_seconds=sequential,
+        seconds=least,
+        costs=costs,
+        thinned=best == 1,
+    )

@@ -28,7 +28,7 @@ from paradrift.solution import Recipe, Round, Solution, Stats, Status
 from paradrift.solvers.base import Outcome, Solving
 from paradrift.solvers.method import Method, Problem
 from paradrift.solvers.sweep import Solver
-from paradrift.solvers.thinned import thinned
+from paradrift.solvers.thinned import asks, thinned
 from paradrift.solvers.wavefront import wavefront
 from paradrift.stopping import Tolerance
 from paradrift.summing import over_rows
@@ -116,11 +116,17 @@ def rounds(  # noqa: DOC403, DOC405
             tol = solver.stop.tol if isinstance(solver.stop, Tolerance) else None
             chain = (table.nodes, table.noisy, shape, tol, dtype, str(device), torch.get_num_threads())
             known = experience_of(denoiser, chain)
-            costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial, known)
+            asked = functools.partial(asks, table, solver)
+            costs = measure_costs(executor, table, shape[1:], samples, solver.window.widest, initial, known, asked)
             verified = solver.verified(table.nodes)
-            choice = choose(solver.window, costs, samples, table.nodes, verified, known)
-            told = dict(nodes=table.nodes, samples=samples, width=choice.window.width, verified=verified)
-            taught = functools.partial(learn, denoiser, chain, costs=costs, **told)
+            choice = choose(solver.window, costs, samples, table.nodes, verified, known, asked)
+            width = choice.window.width
+            if choice.thinned:
+                solver = dataclasses.replace(solver, nodes=solver.nodes.serial())
+            else:
+                kept, checked = asked(width) if width > 1 else (table.nodes, verified)
+                told = dict(nodes=kept, samples=samples, width=width, verified=checked)
+                taught = functools.partial(learn, denoiser, chain, costs=costs, **told)
             solver = dataclasses.replace(solver, window=choice.window)
             words, sequential_seconds = choice.words, choice.sequential_seconds
             planned = time.perf_counter() - planning

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import paradrift as pd
-from paradrift import grids, planner
+from paradrift import grids, planner, report
 from paradrift.experience import ENGINE, Experience, cost_of, experience_of, learn, rounds_of
 from paradrift.planner import choose
 from paradrift.solvers.base import Request
@@ -105,7 +105,7 @@ def test_a_planned_solve_teaches_the_next_one(monkeypatch: pytest.MonkeyPatch) -
     told: list[Experience] = []
 
     def choosing(*args: Any) -> planner.Choice:
-        told.append(args[-1])
+        told.append(args[5])
         return choose(*args)
 
     monkeypatch.setattr("paradrift.solving.choose", choosing)
@@ -186,3 +186,37 @@ def test_the_planner_expects_as_many_verified_nodes_as_a_solve_has(nodes: int, v
     table = pd.DDPM().tableau(pd.Discrete.linear(1000), grids.default(pd.Discrete.linear(1000), nodes))
     lowered = lower(table, pd.Zero(), 1.0, verify, 1, torch.float32, torch.device("cpu"))
     assert int(lowered.marks[1].sum()) == verified
+
+
+def test_a_thinned_chain_is_planned_by_the_nodes_that_it_asks() -> None:
+    def asked(width: int) -> tuple[int, int]:
+        return 16, 15
+
+    choice = choose(Auto(), FLAT, samples=1, nodes=50, verified=50, asked=asked)
+    assert choice.window.width >= 16
+    assert choice.words.startswith(f"Sliding({choice.window.width}) on 16 of 50 nodes")
+    assert choice.seconds < choose(Auto(), FLAT, samples=1, nodes=50, verified=50).seconds
+    assert not choice.thinned
+
+
+@pytest.mark.parametrize("costs", [STEEP, CHEAP], ids=["full device", "cheap model"])
+def test_where_rows_are_dear_a_thinned_chain_is_stepped_through(costs: dict[int, float]) -> None:
+    def asked(width: int) -> tuple[int, int]:
+        return (16, 15) if width > 1 else (12, 0)
+
+    choice = choose(Auto(), costs, samples=1, nodes=100, verified=50, asked=asked)
+    assert choice.thinned == (costs is STEEP)  # the cheap model is done before anything is thinned
+    assert choice.window.width == 1
+
+
+def test_a_planned_chain_that_is_stepped_through_at_few_nodes_stays_within_the_tolerance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    toy = pd.GaussianMixture([0.5, 0.5], [[-1.0, 0.5], [0.8, -0.2]], 0.05, pd.Discrete.linear(1000))
+    monkeypatch.setattr("paradrift.solving.measure_costs", lambda *args: dict(STEEP))
+    options = dict(sampler=pd.DDIM(), steps=100, seed=0)
+    plain = pd.sample(toy, (4, 2), solver=pd.sequential(), **options)
+    found = pd.sample(toy, (4, 2), tol=0.1, **options)
+    assert found.stats.choice.startswith("Sliding(1) on ")
+    assert found.stats.evaluations < 0.6 * plain.stats.evaluations
+    assert float(report.distance(found.samples, plain.samples, toy.variance).max()) < 0.1

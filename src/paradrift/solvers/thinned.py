@@ -57,6 +57,22 @@ def begin(table: Tableau, solver: Solver) -> int:
     return count if count < table.nodes and thinnable(table) else table.nodes
 
 
+def asks(table: Tableau, solver: Solver, width: int) -> tuple[int, int]:
+    """How many nodes a window of some width asks at first, and once more to measure the error.
+
+    Args:
+        table: The sampler's table.
+        solver: The other choices.
+        width: Nodes of the window; 1 for a chain that is thinned and then stepped through.
+
+    Returns:
+        The two numbers.
+    """
+    nodes = solver.nodes.serial() if width == 1 else solver.nodes
+    count = begin(table, dataclasses.replace(solver, window=Sliding(width), nodes=nodes))
+    return count, solver.verified(table.nodes if count == table.nodes else count - 1)
+
+
 def thinned(  # noqa: DOC403, DOC405
     table: Tableau,
     start: Tensor,
