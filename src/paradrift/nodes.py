@@ -11,8 +11,8 @@ from torch import Tensor
 
 NEEDED, RATE = 16, 0.35  # nodes that a tolerance of 0.1 needs, and how their number grows: measured on the problem set
 LEAST = 12  # fewer say too little about themselves
-MOST = 0.55  # of all nodes: beyond, thinning saves less than a failure costs
-FILLED = 64  # nodes of a window that are worth filling, since rounds hardly grow with them
+MOST = 0.75  # of all nodes: beyond, thinning saves less than a failure costs
+FILLED, SPARED = 64, 0.55  # nodes of a window that are filled, as rounds hardly grow with them; at most of the chain
 
 
 class Nodes(Protocol):
@@ -105,10 +105,10 @@ class Thinned:
     r"""As many as a chain without noise needs for its tolerance, and more of them where those do not do.
 
     Outputs between two nodes are interpolated by cubics: see :mod:`paradrift.thinning`. The solve begins with about
-    :math:`16\,(0.1 / \mathrm{tol})^{0.35}` nodes, at least as many as fill a window of 64, if those are at most 0.55
-    of the chain. A sample whose skipped nodes may make an error above ``share`` tol goes on with two, four, eight times
-    as many, as a cubic's error falls with the third power, and at last with all. At tolerance 0, with noise, for
-    samplers of several steps or stages, and in windows of one node all nodes are asked.
+    :math:`16\,(0.1 / \mathrm{tol})^{0.35}` nodes if those are at most three quarters of the chain, and with as many as
+    fill a window of up to 64 and half of the chain. A sample whose skipped nodes may make an error above ``share`` tol
+    goes on with two, four, eight times as many, as a cubic's error falls with the third power, and at last with all. At
+    tolerance 0, with noise, for samplers of several steps or stages, and in windows of one node all nodes are asked.
 
     Args:
         share: Share of the tolerance that skipped nodes may take, by an estimate that was 0.04 to 1.3 times the error
@@ -142,7 +142,7 @@ class Thinned:
         if tol <= 0 or (width == 1 and not self.alone):
             return nodes
         needed, most = max(LEAST, round(NEEDED * (0.1 / tol) ** RATE)), int(MOST * nodes)
-        return max(needed, min(width, FILLED, most)) if needed <= most else nodes
+        return max(needed, min(width, FILLED, int(SPARED * nodes))) if needed <= most else nodes
 
     def next(self, count: int, nodes: int, excess: Tensor) -> Tensor:
         """The least power of two times as many that a cubic's error calls for.
