@@ -21,6 +21,7 @@ from paradrift.slopes import gaussian, in_form
 from paradrift.tableau import Tableau
 
 SIGNAL = 1e-4  # floor of alpha: a start without signal has an infinite x / alpha
+FLOOR = 2  # growth is never taken below that of 16 times the data variance: errors are smooth, and data vary most there
 LEVELS = 10  # variances v0 4^k, k = 0..9: the last is "unknown", 2.6e5 times the data variance
 
 

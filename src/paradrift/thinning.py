@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paradrift.forms import Affine, Array, Form, convert
-from paradrift.growth import SIGNAL, levels
+from paradrift.growth import FLOOR, SIGNAL, levels
 from paradrift.tableau import Tableau
 
 PREDICTOR, CORRECTOR = 3, 4  # nodes of the two polynomials
@@ -52,7 +52,8 @@ class Thin:
         shares: And with which weights, shape (R - 1, 4).
         through: How much of the last kept state before it each row has, shape (R,).
         gained: How much of the outputs that its gap is made of each row has, shape (R, 4).
-        felt: What a unit error of all outputs skipped in a gap does to the answer, growth undamped; shape (K,).
+        felt: What a unit error of all outputs skipped in a gap does to the answer, with the growth of 16 times the data
+            variance, as errors that were measured are weighed elsewhere; shape (K,).
     """
 
     table: Tableau
@@ -136,7 +137,8 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
     fine, kept = table.reform(MEASURED), spread(table, count)
     assert fine.alpha is not None
     assert fine.sigma is not None
-    measure, growth, nodes = _lambda(table), _growth(fine, variance), len(kept) - 1
+    measure, nodes = _lambda(table), len(kept) - 1
+    growth, measured = levels(fine, variance)[[-1, FLOOR]] / np.maximum(fine.alpha, SIGNAL)
     size, moved = nodes + 1, np.zeros(nodes)
     a, b, doubt, felt = np.zeros((size, size)), np.zeros((size, size)), np.zeros((nodes, nodes)), np.zeros(nodes)
     sources, shares = np.zeros((table.nodes, CORRECTOR), np.int64), np.zeros((table.nodes, CORRECTOR))
@@ -162,7 +164,7 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
         b[index, :nodes] = weights @ predicted + whole * moved
         moved = weights @ (corrected - predicted)
         doubt[index - 1] = growth[kept[index]] * (weights @ (corrected - centred))
-        felt[index - 1] = growth[kept[index]] * np.abs(weights[1:]).sum()
+        felt[index - 1] = measured[kept[index]] * np.abs(weights[1:]).sum()
         used = np.arange(max(0, newest - CORRECTOR), newest)
         sources[rows, : len(used)], shares[rows, : len(used)] = used, corrected[:, used]
         state, gain = 1.0, np.zeros(CORRECTOR)
@@ -201,12 +203,6 @@ def _lambda(table: Tableau) -> Array:
     assert table.alpha is not None
     assert table.sigma is not None
     return np.log(np.maximum(table.alpha[:-1], SIGNAL)) - np.log(table.sigma[:-1])
-
-
-def _growth(fine: Tableau, variance: float) -> Array:
-    """What a unit error of each row's state does to the answer if nothing damps it, shape (R,)."""
-    assert fine.alpha is not None
-    return levels(fine, variance)[-1] / np.maximum(fine.alpha, SIGNAL)
 
 
 def _lagrange(at: Array, points: Array) -> Array:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from paradrift.growth import LEVELS
+from paradrift.growth import FLOOR, LEVELS
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State, Where
 
 UNSEEN = 1.0  # slope left unexplained, of D against x / alpha, assumed where nothing was measured
-FLOOR = 2  # growth is never taken below that of 16 times the data variance: errors are smooth, and data vary most there
 
 
 @dataclass(frozen=True, kw_only=True)
