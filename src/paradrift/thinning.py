@@ -52,8 +52,8 @@ class Thin:
         shares: And with which weights, shape (R - 1, 4).
         through: How much of the last kept state before it each row has, shape (R,).
         gained: How much of the outputs that its gap is made of each row has, shape (R, 4).
-        felt: What a unit error of all outputs skipped in a gap does to the answer, with the growth of 16 times the data
-            variance, as errors that were measured are weighed elsewhere; shape (K,).
+        felt: What a unit error of all outputs from one kept row to the next does to the answer, with the growth of 16
+            times the data variance, as errors that were measured are weighed elsewhere; shape (K,).
     """
 
     table: Tableau
@@ -69,7 +69,7 @@ class Thin:
 
     @property
     def middles(self) -> NDArray[np.int64]:
-        """The row in the middle of each gap, or the row before it where none is skipped; shape (K,)."""
+        """The row in the middle from each kept row to the next, or the first where none is skipped; shape (K,)."""
         return (self.kept[:-1] + self.kept[1:]) // 2
 
     def measured(self, rows: NDArray[np.int64]) -> Affine:
@@ -164,7 +164,7 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
         b[index, :nodes] = weights @ predicted + whole * moved
         moved = weights @ (corrected - predicted)
         doubt[index - 1] = growth[kept[index]] * (weights @ (corrected - centred))
-        felt[index - 1] = measured[kept[index]] * np.abs(weights[1:]).sum()
+        felt[index - 1] = measured[kept[index]] * np.abs(weights).sum()
         used = np.arange(max(0, newest - CORRECTOR), newest)
         sources[rows, : len(used)], shares[rows, : len(used)] = used, corrected[:, used]
         state, gain = 1.0, np.zeros(CORRECTOR)

@@ -70,7 +70,7 @@ def asks(table: Tableau, solver: Solver, width: int) -> tuple[int, int]:
     """
     nodes = solver.nodes.serial() if width == 1 else solver.nodes
     count = begin(table, dataclasses.replace(solver, window=Sliding(width), nodes=nodes))
-    return count, solver.verified(table.nodes if count == table.nodes else count - 1)
+    return count, solver.verified(count)
 
 
 def thinned(  # noqa: DOC403, DOC405
@@ -184,9 +184,10 @@ class _Solve:
             stages.append(self._checked(samples[good], trace.of(good), answers[good]))
         over = torch.tensor([one in (Status.INTERRUPTED, Status.BUDGET_EXHAUSTED) for one in outcome.status])
         left = ~good & (gone | ~over.to(gone.device))
-        if not bool(left.any()) or self._spent():
-            for sample in samples[left].tolist():
-                self.status[sample] = Status.BUDGET_EXHAUSTED
+        ending = Status.BUDGET_EXHAUSTED if self._spent() else Status.INTERRUPTED
+        for sample in samples[left].tolist():  # until the next stage ends
+            self.status[sample] = ending
+        if self._spent():
             return stages
         known = choice.next(count, nodes, doubt / allowed)
         wanted = torch.where((gone & finest) | (unsettled & ~gone), nodes, known)
@@ -225,15 +226,13 @@ class _Solve:
         """Ask once more in the middle of the gaps, at the states of the path: the error that is reported."""
         if self.path is not None:
             self.path[samples] = trace.path(answers)
-        gaps = trace.thinned.felt.nonzero()[0]
-        gaps = gaps[:: stride(len(gaps), self.solver.verify)] if self.solver.verify and len(gaps) else gaps[:0]
-        if not len(gaps) or self._spent():
+        if not self.solver.verify or self._spent():
             return []
+        every = stride(len(trace.thinned.felt), self.solver.verify)
+        gaps = np.arange(len(trace.thinned.felt))[::every]
         request, interpolated = trace.between(trace.thinned.middles[gaps])
         answer = yield dataclasses.replace(request, sample=samples[request.sample])
-        measured = trace.error(gaps, request, answer, interpolated)
-        every = len(trace.thinned.felt.nonzero()[0]) / len(gaps)
-        self.error[samples] += every * measured - trace.doubts()
+        self.error[samples] = every * trace.error(gaps, request, answer, interpolated)
         self.took[samples] += 1
         return []
 
