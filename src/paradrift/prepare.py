@@ -14,6 +14,7 @@ from paradrift.density import check_steps
 from paradrift.errors import SpecError
 from paradrift.forms import Array, Form
 from paradrift.guesses import Guess
+from paradrift.nodes import Nodes
 from paradrift.noise import Buffered, Drawn, Given, Noise, Philox
 from paradrift.samplers import DDPM, Gridded, Sampler
 from paradrift.slopes import Secant, Slopes, Zero
@@ -37,6 +38,7 @@ def solver_for(
     tol: float | None,
     max_rounds: int | None,
     exact: int | Sequence[int] | None = None,
+    nodes: Nodes | None = None,
 ) -> Solver:
     """The solver, with single choices replaced.
 
@@ -49,6 +51,7 @@ def solver_for(
         tol: Short for a stop.
         max_rounds: Replaces the budget, if given.
         exact: The seed, where the answers are to be exact in law; None otherwise.
+        nodes: Replaces the choice of nodes, if given.
 
     Returns:
         The solver.
@@ -73,6 +76,7 @@ def solver_for(
         slopes=slopes or base.slopes,
         guess=guess or base.guess,
         stop=stop or base.stop,
+        nodes=nodes or base.nodes,
         max_rounds=base.max_rounds if max_rounds is None else max_rounds,
     )
 
@@ -86,6 +90,7 @@ def method_for(
     tol: float | None,
     max_rounds: int | None,
     exact: int | Sequence[int] | None = None,
+    nodes: Nodes | None = None,
 ) -> Solver | Method:
     """The same for a method with choices of its own, too: it takes a budget, and nothing else.
 
@@ -98,6 +103,7 @@ def method_for(
         tol: Short for a stop.
         max_rounds: Replaces the budget, if given.
         exact: The seed, where the answers are to be exact in law; None otherwise.
+        nodes: Replaces the choice of nodes, if given.
 
     Returns:
         The solver or the method.
@@ -106,10 +112,10 @@ def method_for(
         SpecError: if two of them contradict each other, or the base is neither a solver nor a method.
     """
     if solver is None or isinstance(solver, Solver):
-        return solver_for(solver, window, slopes, guess, stop, tol, max_rounds, exact)
+        return solver_for(solver, window, slopes, guess, stop, tol, max_rounds, exact, nodes)
     if not isinstance(solver, Method):
         raise SpecError(f"expected a solver such as default() or srds(), found {solver!r}")
-    given = dict(window=window, slopes=slopes, guess=guess, stop=stop, tol=tol, exact=exact)
+    given = dict(window=window, slopes=slopes, guess=guess, stop=stop, tol=tol, exact=exact, nodes=nodes)
     named = [f"{name}=" for name, value in given.items() if value is not None]
     if named:
         raise SpecError(

@@ -15,6 +15,7 @@ from paradrift.denoisers import Denoiser
 from paradrift.errors import SolveError, SpecError
 from paradrift.forms import Array
 from paradrift.guesses import Guess
+from paradrift.nodes import Nodes
 from paradrift.noise import Noise
 from paradrift.planned import Planned, planned
 from paradrift.prepare import Generators
@@ -42,6 +43,7 @@ def sample(
     window: Window | None = None,
     slopes: Slopes | None = None,
     guess: Guess | None = None,
+    nodes: Nodes | None = None,
     stop: Stop | Verdict | None = None,
     tol: float | None = None,
     exact: bool = False,
@@ -69,11 +71,13 @@ def sample(
         steps: Number of steps on the schedule's usual grid.
         times: The grid itself, strictly decreasing model times, instead of ``steps``.
         plan: A plan from :func:`paradrift.plan`, instead of sampler, steps, times and solver.
-        solver: The parallel method, :func:`paradrift.default` unless given. The next five arguments replace one of its
+        solver: The parallel method, :func:`paradrift.default` unless given. The next six arguments replace one of its
             choices each; methods of another kind (:func:`paradrift.srds`, :func:`paradrift.chords`) have their own.
         window: Which nodes are worked on; ``Auto()`` plans it from measured costs.
         slopes: How defects travel.
         guess: Where entering nodes start.
+        nodes: Which nodes of a chain without noise are evaluated: ``Thinned()`` interpolates those that the tolerance
+            does not need, ``Every()`` evaluates all.
         stop: When rows are settled; ``KL(nats)`` bounds the divergence from the sequential sampler's law.
         tol: Short for ``stop=Tolerance(tol)``: distance of each final sample to the sequential answer, rms over
             elements in units of the data's standard deviation.
@@ -124,7 +128,7 @@ def sample(
         sampler=sampler,
         steps=steps,
         times=times,
-        solver=prepare.method_for(solver, window, slopes, guess, stop, tol, max_rounds, own),
+        solver=prepare.method_for(solver, window, slopes, guess, stop, tol, max_rounds, own, nodes),
         seed=seed,
         generator=generator,
         noise=noise,
