@@ -35,6 +35,7 @@ from paradrift.tableau import Tableau
 from paradrift.thinning import thin, thinnable
 from paradrift.windows import Sliding, Whole
 
+LARGEST = 0.25  # tolerance: larger doubts say nothing, as they are about small errors
 LEVELS = 128  # data predictions that are proposed to a finer chain, at most
 
 
@@ -148,7 +149,7 @@ class _Solve:
         thinned = thin(self.table, count, self.variance or 1.0)
         rows, nodes = torch.as_tensor(thinned.kept, device=samples.device), self.table.nodes
         trace = Trace(thinned, self.start[samples], self.variance)
-        allowed, choice = self.solver.nodes.share * self.tol, self.solver.nodes
+        allowed, choice = self.solver.nodes.share * min(self.tol, LARGEST), self.solver.nodes
         seen, gone = torch.zeros_like(samples, dtype=torch.bool), torch.zeros_like(samples, dtype=torch.bool)
 
         def dismissed() -> Tensor:
