@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from paradrift.guesses import Proposal, Proposing
+from paradrift.guesses import Guess, Model, Proposal, Proposing
 from paradrift.noise import Noise
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.solver import Solver
@@ -90,3 +90,92 @@ def adopt(state: State, here: Here, proposal: Proposal, active: Tensor, first: i
     outputs, slope = level.p * reference + level.q * data, level.prior if anchored else level.p
     for tensor, values in ((state.ref, reference), (state.f, outputs), (state.slope, slope)):
         tensor[inside] = torch.where(taken, values, tensor[inside])
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """A guess for the whole of a problem, as a guess for some of its samples and rows.
+
+    Args:
+        guess: The guess.
+        samples: The samples, shape (N,), int64.
+        rows: The rows, ascending, int64.
+    """
+
+    guess: Guess
+    samples: Tensor
+    rows: Tensor
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Those of the guess."""
+        return self.guess.models
+
+    def propose(self, table: Tableau, start: Tensor, noise: Noise) -> Proposing:
+        """What the guess proposes for these rows' own table.
+
+        Args:
+            table: The table of the rows.
+            start: Starting states of the samples.
+            noise: Where noises come from.
+
+        Returns:
+            The guess's generator; its requests speak of these samples.
+        """
+        return self.guess.propose(table, start, noise)
+
+    def states(self, samples: Tensor, rows: Tensor, last: Tensor) -> Tensor | None:
+        """What the guess has for them.
+
+        Args:
+            samples: Which of these samples, shape (S,).
+            rows: Which of these rows, shape (K, S).
+            last: The last state of each window, shape (S, D).
+
+        Returns:
+            Shape (K, S, D), or None.
+        """
+        return self.guess.states(self.samples[samples], self.rows[rows], last)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposed:
+    """A proposal that is known already, as a guess.
+
+    Args:
+        proposal: The proposal.
+    """
+
+    proposal: Proposal
+
+    models = ()
+
+    def propose(self, table: Tableau, start: Tensor, noise: Noise) -> Proposing:  # noqa: DOC405
+        """The proposal, without a request.
+
+        Args:
+            table: The table of the solve.
+            start: Starting states.
+            noise: Where noises come from.
+
+        Yields:
+            Nothing.
+
+        Returns:
+            The proposal.
+        """
+        return self.proposal
+        yield  # what makes it a generator
+
+    def states(self, samples: Tensor, rows: Tensor, last: Tensor) -> Tensor | None:
+        """None: march with what was proposed.
+
+        Args:
+            samples: Sample indices, shape (S,).
+            rows: Entering rows, shape (K, S).
+            last: Last states, shape (S, D).
+
+        Returns:
+            None.
+        """
+        return None

@@ -10,6 +10,7 @@ from paradrift.noise import Noise
 from paradrift.solution import Status
 from paradrift.solvers.base import Request
 from paradrift.solvers.drafts import judge, predictions
+from paradrift.solvers.entries import book, record
 from paradrift.solvers.ledger import Check, Ledger
 from paradrift.solvers.lowered import Lowered, lower
 from paradrift.solvers.march import march
@@ -79,7 +80,7 @@ class Run:
             march(self.state, self.here, self.history, self.history + ready, None)
             accepted = torch.full_like(self.state.front, ready)
             self.limit = self.state.front + ready
-            self._record(accepted)
+            record(self, accepted)
             self._move(accepted)
 
     def request(self, x: Tensor, row: Tensor, sample: Tensor) -> Request:
@@ -202,8 +203,8 @@ class Run:
     def advance(self, facts: Facts, view: View, accepted: Tensor) -> None:
         """Book what was accepted, let finished samples go, move the windows."""
         state, history = self.state, self.history
-        self._book(view, accepted)
-        self._record(accepted)
+        book(self, view, accepted)
+        record(self, accepted)
         arrived = state.front + accepted >= self.last
         if bool((arrived | facts.broken).any()):
             at = (history - 1 + accepted, torch.arange(len(self.active), device=accepted.device))
@@ -264,43 +265,6 @@ class Run:
         entering = torch.where(accepted > 0, begin, len(self.positions))
         self.limit = torch.where(accepted > 0, renewed, self.limit)
         self.enter(entering.clamp(max=len(self.positions)))
-
-    def _book(self, view: View, accepted: Tensor) -> None:
-        """Contributions to the error, and checks for later."""
-        history, state, here = self.history, self.state, self.here
-        nodes = slice(history - 1, history - 1 + len(view.effect))
-        inner = self.positions[: len(view.effect)] < accepted  # nodes whose outputs are now final
-        inner[0] = False  # the front's output is its own
-        if not self.verify:
-            predicted = torch.where(inner, view.effect, 0.0) / view.unit
-            self.ledger.contribute(self.active.expand_as(predicted).flatten(), predicted.flatten())
-        else:
-            which = (inner & here.checked[nodes] & self.moved[nodes]).nonzero(as_tuple=True)
-            if len(which[0]):
-                at = (which[0] + history - 1, which[1])
-                x = state.z[at]
-                self.ledger.checks.append(
-                    Check(
-                        x=x,
-                        out=state.f[at] + state.slope[at] * (x - state.ref[at]),
-                        row=here.row[at],
-                        sample=self.active[which[1]],
-                        weight=self.table.stride * (view.weight / view.unit)[which].double(),
-                    )
-                )
-
-    def _record(self, accepted: Tensor) -> None:
-        """Rows of the trajectory."""
-        if self.ledger.trajectory is not None:
-            settled = (self.positions >= self.history) & (self.positions < self.history + accepted)
-            which = settled.nonzero(as_tuple=True)
-            self.ledger.trajectory[self.active[which[1]], self.here.row[which]] = self.state.z[which]
-        if self.ledger.outputs is not None:  # of the rows that the settled ones leave from
-            begin, state = self.history - 1, self.state
-            which = ((self.positions >= begin) & (self.positions < begin + accepted)).nonzero(as_tuple=True)
-            away = state.z[which] - state.ref[which]
-            used = torch.where(away == 0, state.f[which], state.f[which] + state.slope[which] * away)
-            self.ledger.outputs[self.active[which[1]], self.here.row[which]] = used
 
     def enter(self, entering: Tensor) -> None:
         """Fill the positions of each sample from ``entering`` on."""

@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from paradrift.guesses import Guess, Model, Proposal, Proposing
+from paradrift.guesses import Guess
 from paradrift.noise import Noise
 from paradrift.solution import Round, Status
 from paradrift.solvers.base import Interrupted, Outcome, Request, Solving
 from paradrift.solvers.progress import Progress
+from paradrift.solvers.proposals import Mapped, Proposed
 from paradrift.solvers.solver import Solver, stride
 from paradrift.solvers.sweep import sweep
 from paradrift.solvers.together import Stage, together
@@ -162,7 +162,7 @@ class _Solve:
             gone.logical_or_(hopeless)
             return hopeless
 
-        solver = self._solver(_Mapped(guess, samples, rows), verify=0)
+        solver = self._solver(Mapped(guess, samples, rows), verify=0)
         solving = sweep(
             thinned.table,
             self.start[samples],
@@ -198,7 +198,7 @@ class _Solve:
             finer = np.linspace(0, nodes - 1, min(LEVELS, nodes)).round().astype(np.int64)
             if more < nodes:
                 finer = thin(self.table, more, self.variance or 1.0).kept[:-1]
-            found = _Proposed(trace.of(which).proposal(finer, more == nodes))
+            found = Proposed(trace.of(which).proposal(finer, more == nodes))
             if more == nodes:
                 stages.append(self._whole(samples[which], found))
             else:
@@ -286,37 +286,3 @@ def _asking(
             request = solving.send(answer)
     except StopIteration as end:
         return end.value
-
-
-@dataclass(frozen=True, eq=False)
-class _Mapped:
-    """A guess for some samples and some rows of a chain."""
-
-    guess: Guess
-    samples: Tensor
-    rows: Tensor
-
-    @property
-    def models(self) -> tuple[Model, ...]:
-        return self.guess.models
-
-    def propose(self, table: Tableau, start: Tensor, noise: Noise) -> Proposing:
-        return self.guess.propose(table, start, noise)
-
-    def states(self, samples: Tensor, rows: Tensor, last: Tensor) -> Tensor | None:
-        return self.guess.states(self.samples[samples], self.rows[rows], last)
-
-
-@dataclass(frozen=True, eq=False)
-class _Proposed:
-    """What a coarser chain has found, as a guess."""
-
-    proposal: Proposal
-    models: tuple[Model, ...] = ()
-
-    def propose(self, table: Tableau, start: Tensor, noise: Noise) -> Proposing:
-        return self.proposal
-        yield  # what makes it a generator
-
-    def states(self, samples: Tensor, rows: Tensor, last: Tensor) -> Tensor | None:
-        return None
