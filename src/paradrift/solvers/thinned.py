@@ -192,18 +192,23 @@ class _Solve:
             return stages
         known = choice.next(count, nodes, doubt / allowed)
         wanted = torch.where((gone & finest) | (unsettled & ~gone), nodes, known)
-        for more in wanted[left].unique().tolist():
-            which = left & (wanted == more)
-            last = bool(gone[which].any())
-            finer = np.linspace(0, nodes - 1, min(LEVELS, nodes)).round().astype(np.int64)
-            if more < nodes:
-                finer = thin(self.table, more, self.variance or 1.0).kept[:-1]
-            found = Proposed(trace.of(which).proposal(finer, more == nodes))
-            if more == nodes:
-                stages.append(self._whole(samples[which], found))
-            else:
-                stages.append(self.thin(samples[which], more, found, last))
+        for early, trusted in ((gone, None), (~gone, trace)):
+            for more in wanted[left & early].unique().tolist():
+                which = left & early & (wanted == more)
+                stages.append(self._next(samples[which], more, None if trusted is None else trusted.of(which)))
         return stages
+
+    def _next(self, samples: Tensor, count: int, trace: Trace | None) -> Stage:
+        """What samples go on with: from the path of a settled chain, or anew where the first rounds said no."""
+        guess: Guess = self.solver.guess
+        if trace is not None:
+            rows = np.linspace(0, self.table.nodes - 1, min(LEVELS, self.table.nodes)).round().astype(np.int64)
+            if count < self.table.nodes:
+                rows = thin(self.table, count, self.variance or 1.0).kept[:-1]
+            guess = Proposed(trace.proposal(rows, count == self.table.nodes))
+        if count == self.table.nodes:
+            return self._whole(samples, guess)
+        return self.thin(samples, count, guess, finest=trace is None)
 
     def _whole(self, samples: Tensor, guess: Guess) -> Stage:
         """Solve the whole chain."""
