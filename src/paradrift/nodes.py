@@ -117,7 +117,7 @@ class Thinned:
             are a sequential sampler of fewer steps, which asks for the fewest rows of all.
     """
 
-    share: float = 0.5
+    share: float = 0.35
     alone: bool = False
 
     def serial(self) -> Thinned:

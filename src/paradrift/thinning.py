@@ -134,7 +134,7 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
     Returns:
         The thinned chain.
     """
-    fine, kept = table.reform(MEASURED), spread(table, count)
+    fine, kept = _fine(table), spread(table, count)
     assert fine.alpha is not None
     assert fine.sigma is not None
     measure, nodes = _lambda(table), len(kept) - 1
@@ -196,6 +196,11 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
         gained=gained,
         felt=felt,
     )
+
+
+@functools.lru_cache(maxsize=2)  # dense matrices, shared by all numbers of nodes
+def _fine(table: Tableau) -> Tableau:
+    return table.reform(MEASURED)
 
 
 def _lambda(table: Tableau) -> Array:
