@@ -36,6 +36,7 @@ class Experience:
         engine: Seconds a round of the solver itself, as a share of those expected.
         calls: Seconds of the model's calls in windows, as a share of those measured for as many rows.
         step: Seconds of a step of the sequential sampler, as a share of those measured for its call.
+        serial: Whether thinned chains that were stepped through have done so far.
     """
 
     rounds: float = 1.0
@@ -43,6 +44,7 @@ class Experience:
     engine: float = 1.0
     calls: float = 1.0
     step: float = 1.0
+    serial: bool = True
 
     def rounds_of(self, width: int, nodes: int) -> float:
         """Predicted rounds of a window.
@@ -98,6 +100,7 @@ def learn(
     evaluations: int,
     model_seconds: float,
     engine_seconds: float,
+    stepped: bool = False,
 ) -> None:
     """Remember what a planned solve has taken.
 
@@ -113,8 +116,11 @@ def learn(
         evaluations: Rows it evaluated.
         model_seconds: Wall time inside the model.
         engine_seconds: Wall time outside model, noise and planner.
+        stepped: Whether it was a thinned chain of ``nodes`` nodes, stepped through: that teaches whether they did.
     """
     known, engine_seconds = experience_of(model, chain), max(engine_seconds, 0.0)
+    if stepped:
+        return _remember(model, chain, dataclasses.replace(known, serial=rounds <= nodes + 1))
     expected = rounds * cost_of(evaluations / rounds, costs)
     if width <= 1:
         step = _trusted((model_seconds + engine_seconds) / expected, STEP)
@@ -126,7 +132,12 @@ def learn(
             engine=math.sqrt(known.engine * _trusted(engine_seconds / rounds / (ENGINE[0] + ENGINE[1] * width))),
             calls=math.sqrt(known.calls * _trusted(model_seconds / expected)),
             step=known.step,
+            serial=known.serial,
         )
+    _remember(model, chain, found)
+
+
+def _remember(model: object, chain: Hashable, found: Experience) -> None:
     try:
         _experience[(id(model), chain)] = (weakref.ref(model), found)
     except TypeError:  # an object without weak references is planned anew each time

@@ -40,6 +40,7 @@ MARGIN = 0.8  # share of the sequential time that a parallel plan must promise w
 GAIN = 0.95  # and where it is counted
 BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
 BRIEF = 0.3  # but then not more than these seconds
+SERIAL = 0.4  # of the nodes: more are not worth stepping through, since all of them follow where those do not do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +199,7 @@ def choose(
             rounds = known.rounds_of(width, kept)
             rows = known.rows * samples * (width + checked / rounds)
             seconds = rounds * (known.calls * cost_of(rows, costs) + known.engine_of(width))
-        elif kept < nodes:  # a thinned chain, one node after the other, and one round more to check it
+        elif kept <= SERIAL * nodes and known.serial:  # a thinned chain, stepped through, and one round to check it
             seconds = kept * known.step * cost_of(samples, costs) + cost_of(samples * checked, costs) + ENGINE[0]
         else:
             continue

@@ -123,10 +123,9 @@ def rounds(  # noqa: DOC403, DOC405
             width = choice.window.width
             if choice.thinned:
                 solver = dataclasses.replace(solver, nodes=solver.nodes.serial())
-            else:
-                kept, checked = asked(width) if width > 1 else (table.nodes, verified)
-                told = dict(nodes=kept, samples=samples, width=width, verified=checked)
-                taught = functools.partial(learn, denoiser, chain, costs=costs, **told)
+            kept, checked = asked(width) if width > 1 or choice.thinned else (table.nodes, verified)
+            told = dict(nodes=kept, samples=samples, width=width, verified=checked)
+            taught = functools.partial(learn, denoiser, chain, costs=costs, stepped=choice.thinned, **told)
             solver = dataclasses.replace(solver, window=choice.window)
             words, sequential_seconds = choice.words, choice.sequential_seconds
             planned = time.perf_counter() - planning

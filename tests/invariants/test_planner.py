@@ -220,3 +220,20 @@ def test_a_planned_chain_that_is_stepped_through_at_few_nodes_stays_within_the_t
     assert found.stats.choice.startswith("Sliding(1) on ")
     assert found.stats.evaluations < 0.6 * plain.stats.evaluations
     assert float(report.distance(found.samples, plain.samples, toy.variance).max()) < 0.1
+
+
+def test_a_thinned_chain_that_did_not_do_is_not_stepped_through_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs that jump with time: all nodes follow the few, once; the next plan knows."""
+
+    class Restless(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return 0.8 * x + 0.5 * torch.sin(1e3 * t)[:, None]
+
+    model = pd.denoiser(Restless(), predicts="noise", schedule=pd.Discrete.linear(1000))
+    monkeypatch.setattr("paradrift.solving.measure_costs", lambda *args: dict(STEEP))
+    options = dict(sampler=pd.DDIM(), steps=100, tol=0.1, seed=0)
+    first, second = (pd.sample(model, (2, 3), **options) for _ in range(2))
+    assert first.stats.choice.startswith("Sliding(1) on 20 of 100 nodes")
+    assert 100 < first.stats.rounds <= 120
+    assert not second.stats.choice.startswith("Sliding(1) on")
+    assert second.stats.rounds <= 100
