@@ -11,7 +11,7 @@ from torch import Tensor
 
 NEEDED, RATE = 20, 0.27  # nodes that a tolerance of 0.1 needs, and how their number grows: measured on the problem set
 LEAST = 12  # fewer say too little about themselves
-MOST = 0.75  # of all nodes: beyond, thinning saves less than a failure costs
+MOST = 0.7  # of all nodes: beyond, thinning saves less than a failure costs
 FILLED, SPARED = 64, 0.55  # nodes of a window that are filled, as rounds hardly grow with them; at most of the chain
 
 
@@ -105,7 +105,7 @@ class Thinned:
     r"""As many as a chain without noise needs for its tolerance, and more of them where those do not do.
 
     Outputs between two nodes are interpolated by cubics: see :mod:`paradrift.thinning`. The solve begins with about
-    :math:`20\,(0.1 / \mathrm{tol})^{0.27}` nodes if those are at most three quarters of the chain, and with as many as
+    :math:`20\,(0.1 / \mathrm{tol})^{0.27}` nodes if those are at most seven tenths of the chain, and with as many as
     fill a window of up to 64 and half of the chain. A sample whose skipped nodes may make an error above ``share`` tol
     goes on with two, four, eight times as many, as a cubic's error falls with the third power, and at last with all. At
     tolerance 0, with noise, for samplers of several steps or stages, and in windows of one node all nodes are asked.

@@ -61,7 +61,7 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
     size = _stretch(len(state.z)) if list(gains) == [1] else 1
     if size > 1:
         away = _stretches(away, gains[1], first % size, size)
-    elif len(gains) > 2:
+    elif len(gains) > 2 and state.slope.shape[-1] == 1:
         far = max(gains)
         every = torch.stack([gains.get(lag, torch.zeros_like(gains[far])) for lag in range(far, 0, -1)], 1)
         for index, gain in enumerate(every.unbind(), start=reach):
