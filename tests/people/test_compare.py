@@ -24,6 +24,7 @@ from paradrift.bench import (
     records,
 )
 from paradrift.bench.compare import Case
+from paradrift.bench.compare_seconds import lane
 from paradrift.bench.compare_selection import Cell, Filter
 from paradrift.bench.equal_error import Place, Spot, rounds_at
 from paradrift.bench.models import Model
@@ -439,3 +440,9 @@ def test_errors_that_nobody_was_asked_for_are_not_compared():
 def test_a_place_without_rivals_is_no_comparison():
     alone = equal_error.needs({HERE: {"ours": [Spot(4, 1e-9)]}})
     assert equal_error.duels(alone, "ours", frozenset({"ours"})) == []
+
+
+def test_a_racer_is_known_without_its_tolerance() -> None:
+    """Which tolerance is the fastest depends on what a call cost just now; a race that was run is not run again."""
+    assert lane("seconds/x/ode/50/default, tol 0.3, unverified") == "seconds/x/ode/50/default, unverified"
+    assert lane("seconds/x/ode/50/default") == "seconds/x/ode/50/default"

@@ -116,6 +116,19 @@ def _loosened(record: Record, done: Sequence[Record]) -> float:
     return float(f"{knob * (float(near.extra['knob'] or 0) / knob) ** share:.2g}")
 
 
+def lane(name: str) -> str:
+    """The name of a racer without its tolerance, which follows from measured costs and so differs from run to run.
+
+    Args:
+        name: Such as "default, tol 0.3, unverified".
+
+    Returns:
+        Such as "default, unverified".
+    """
+    head, _, tail = name.partition(", tol ")
+    return f"{head},{tail.partition(',')[2]}" if tail else name
+
+
 def race(case: Case, done: Sequence[Record], repeats: int = 9, methods: Container[str] = EVERY) -> Iterator[Record]:
     """Every method and the plain loop, in turn, seed by seed.
 
@@ -130,9 +143,11 @@ def race(case: Case, done: Sequence[Record], repeats: int = 9, methods: Containe
         loop, median, and ``speedup_least``; ``ceiling``, what rounds and the measured cost of a call allow; ``flips``.
     """
     here = machine()["processor"]
-    names = {str(record.extra["key"]) for record in latest(done, "seconds") if record.machine["processor"] == here}
+    names = {
+        lane(str(record.extra["key"])) for record in latest(done, "seconds") if record.machine["processor"] == here
+    }
     stem = f"seconds/{case.model.name}/{case.kind}/{case.steps}"
-    running = [racer for racer in racers(case, done, methods) if f"{stem}/{racer.name}" not in names]
+    running = [racer for racer in racers(case, done, methods) if lane(f"{stem}/{racer.name}") not in names]
     if not running:
         return
     own, problem = table(case.problem), case.problem
