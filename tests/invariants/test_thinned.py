@@ -181,3 +181,41 @@ def test_guesses_speak_of_the_whole_chain() -> None:
     again = solved(steps=200, guess=pd.Given(earlier.trajectory), tol=1e-2)
     fresh = solved(steps=200, tol=1e-2)
     assert max(again.stats.sample_rounds) < max(fresh.stats.sample_rounds)
+
+
+def test_given_paths_belong_to_their_samples_in_every_stage() -> None:
+    """A batch of which a third goes on with all nodes, each sample with its own path; the paths of others are wrong."""
+    options = dict(steps=60, window=pd.Sliding(20), tol=1e-2)
+    earlier = solved(samples=12, seed=list(range(12)), trajectory=True, **options).trajectory
+    options["nodes"] = pd.Thinned(share=0.1)
+    batch = solved(samples=12, seed=list(range(12)), guess=pd.Given(earlier), **options)
+    assert len(set(batch.stats.sample_rounds)) > 1
+    for sample in range(12):
+        alone = solved(samples=1, seed=[sample], guess=pd.Given(earlier[sample : sample + 1]), **options)
+        assert torch.equal(alone.samples[0], batch.samples[sample])
+        assert alone.stats.sample_rounds[0] == batch.stats.sample_rounds[sample]
+
+
+def test_an_interrupt_while_errors_are_measured_keeps_the_answers() -> None:
+    """Ctrl-C in the very last call: the answers are there, with the error that was predicted."""
+
+    class Counting(torch.nn.Module):
+        def __init__(self, last: int | None) -> None:
+            super().__init__()
+            self.calls, self.last = 0, last
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls == self.last:
+                raise KeyboardInterrupt
+            return 0.9 * x
+
+    def run(net: Counting) -> pd.Solution:
+        return solved(pd.denoiser(net, predicts="noise", schedule=SCHEDULE), tol=0.1, verify=64)
+
+    whole = Counting(None)
+    expected = run(whole)
+    found = run(Counting(whole.calls))
+    assert torch.equal(found.samples, expected.samples)
+    assert found.converged
+    assert bool(torch.isfinite(found.error).all())

@@ -144,8 +144,11 @@ class _Solve:
             self.rounds += 1
             self.evaluations += len(request.t)
 
-    def thin(self, samples: Tensor, count: int, guess: Guess, finest: bool = False) -> Stage:
-        """Solve a thinned chain, keep the samples that it does for, and send the others on, from the finest to all."""
+    def thin(self, samples: Tensor, count: int, guess: Guess, again: bool = False) -> Stage:
+        """Solve a thinned chain, keep the samples that it does for, and send the others on.
+
+        With ``again`` they have left another thinned chain early: if they leave this one early, too, all nodes follow.
+        """
         thinned = thin(self.table, count, self.variance or 1.0)
         rows, nodes = torch.as_tensor(thinned.kept, device=samples.device), self.table.nodes
         trace = Trace(thinned, self.start[samples], self.variance)
@@ -190,8 +193,8 @@ class _Solve:
             self.status[sample] = ending
         if self._spent():
             return stages
-        known = choice.next(count, nodes, doubt / allowed)
-        wanted = torch.where((gone & finest) | (unsettled & ~gone), nodes, known)
+        finer = choice.next(count, nodes, doubt / allowed)
+        wanted = torch.where((gone & again) | (unsettled & ~gone), nodes, finer)
         for early, trusted in ((gone, None), (~gone, trace)):
             for more in wanted[left & early].unique().tolist():
                 which = left & early & (wanted == more)
@@ -208,7 +211,7 @@ class _Solve:
             guess = Proposed(trace.proposal(rows, count == self.table.nodes))
         if count == self.table.nodes:
             return self._whole(samples, guess)
-        return self.thin(samples, count, guess, finest=trace is None)
+        return self.thin(samples, count, guess, again=trace is None)
 
     def _whole(self, samples: Tensor, guess: Guess) -> Stage:
         """Solve the whole chain."""
@@ -217,7 +220,7 @@ class _Solve:
             self.table,
             self.start[samples],
             self.noise,
-            self._solver(guess, self.solver.verify),
+            self._solver(Mapped(guess, samples, rows), self.solver.verify),
             variance=self.variance,
             keep=self.keep,
             observe=self.progress.of(samples, rows),
@@ -237,7 +240,10 @@ class _Solve:
         every = stride(len(trace.thinned.felt), self.solver.verify)
         gaps = np.arange(len(trace.thinned.felt))[::every]
         request, interpolated = trace.between(trace.thinned.middles[gaps])
-        answer = yield dataclasses.replace(request, sample=samples[request.sample])
+        try:
+            answer = yield dataclasses.replace(request, sample=samples[request.sample])
+        except (Interrupted, KeyboardInterrupt):
+            return []  # the answers are settled, and their error predicted
         self.error[samples] = every * trace.error(gaps, request, answer, interpolated)
         self.took[samples] += 1
         return []
