@@ -147,6 +147,41 @@ def convert(source: Form, target: Form, alpha: Array, sigma: Array) -> Affine:
     return Affine(to.p + to.q * via.p, to.q * via.q)
 
 
+def preconditioned(form: Form, alpha: Array, sigma: Array, variance: float) -> Affine:
+    r"""Coefficients of ``F = p x + q f`` for the output F of a preconditioned network, of unit size at every level.
+
+    With :math:`D = c_{skip}\, x/\alpha + c_{out} F`, :math:`c_{skip} = v / (v + \rho^2)`,
+    :math:`c_{out} = \rho / \sqrt{v + \rho^2}`, :math:`\rho = \sigma/\alpha` (in units of :math:`\sqrt v`, which
+    Karras et al. multiply it by), F vanishes for centred isotropic Gaussian data of variance v, is the data prediction
+    where there is only noise, and a noise prediction where there is hardly any.
+
+    Args:
+        form: The form of ``f``.
+        alpha: Signal level per row, shape (R,).
+        sigma: Noise level per row, shape (R,), positive.
+        variance: Data variance per element, v.
+
+    Returns:
+        The pair (p, q), float64.
+
+    Raises:
+        SpecError: if the noise level is zero, or the form says nothing about the data at a signal level of zero.
+
+    Source: Karras et al. 2022, arXiv 2206.00364, table 1.
+
+    Example:
+        >>> import numpy as np
+        >>> p, q = preconditioned(Form.DATA, np.array([1.0]), np.array([1.0]), 1.0)  # (D - x / 2) / sqrt(1 / 2)
+        >>> round(float(p[0]), 4), round(float(q[0]), 4)
+        (-0.7071, 1.4142)
+    """
+    _positive(np.asarray(sigma), "sigma", form, form)
+    p, q = convert(form, Form.DATA, alpha, sigma)
+    spread = alpha**2 * variance + sigma**2
+    skip, out = alpha * variance / spread, sigma / np.sqrt(spread)
+    return Affine((p - skip) / out, q / out)
+
+
 def _positive(values: Array, name: str, source: Form, target: Form) -> None:
     if np.any(values <= 0):
         raise SpecError(

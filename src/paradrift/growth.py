@@ -82,21 +82,22 @@ def levels(table: Tableau, variance: float) -> Array:
 
 
 @functools.lru_cache(maxsize=4)  # as many as tables are kept: for 1000 rows it takes as long as ten rounds
-def influence(table: Tableau, variance: float) -> Array:
+def influence(table: Tableau, variance: float, lawful: bool) -> Array:
     r"""What a unit defect of each node's output does to the answer: :math:`|\sum_m b_{mj} y_m| / \alpha_{R-1}`.
 
-    Where an output enters several rows, with opposite signs in multistep rules, what counts without noise is what is
-    left of it: the rows follow each other closely, and what they are felt by in the answer is nearly the same. With
-    noise each row has a law of its own, so sizes are added.
+    Where an output enters several rows, with opposite signs in multistep rules, what counts for the answer is what is
+    left of it: the rows follow each other closely, and what they are felt by in the answer is nearly the same. Where
+    each row has a law of its own that is to be met, sizes are added.
 
     Args:
         table: The sampler's table.
         variance: Data variance per element, v0.
+        lawful: Whether the law of each row counts, and not the answer alone.
 
     Returns:
         Shape (LEVELS, R), for the ladder of :func:`levels`; without a noise schedule sums of sizes.
     """
-    signed = table.alpha is not None and not table.noisy
+    signed = table.alpha is not None and not lawful
     alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, SIGNAL)
     felt = _signed(table, ladder(variance)) / alpha[-1] if signed else levels(table, variance) / alpha
     total = np.zeros_like(felt)

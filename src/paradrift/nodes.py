@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-NEEDED, RATE = 20, 0.27  # nodes that a tolerance of 0.1 needs, and how their number grows: measured on the problem set
-LEAST = 12  # fewer say too little about themselves
-MOST = 0.7  # of all nodes: beyond, thinning saves less than a failure costs
-FILLED, SPARED = 64, 0.55  # nodes of a window that are filled, as rounds hardly grow with them; at most of the chain
+FILLED = 64  # nodes of a window that are filled, as rounds hardly grow with them
+
+
+class _Rule(NamedTuple):
+    """How many nodes a kind of thinned chain needs, measured on the problem set.
+
+    Args:
+        needed: Nodes for a tolerance of 0.1.
+        rate: How fast their number grows: with this power of 0.1 / tol.
+        least: Fewer say too little about themselves.
+        most: Share of the chain beyond which thinning saves less than a failure costs.
+        spared: Share of the chain up to which windows are filled.
+        order: The error falls with this power of the number of nodes.
+    """
+
+    needed: int
+    rate: float
+    least: int
+    most: float
+    spared: float
+    order: float
+
+
+INTERPOLATED = _Rule(needed=20, rate=0.27, least=12, most=0.7, spared=0.55, order=3.0)
+AVERAGED = _Rule(needed=100, rate=0.5, least=24, most=0.4, spared=0.25, order=1.25)
 
 
 class Nodes(Protocol):
@@ -31,20 +52,21 @@ class Nodes(Protocol):
         """
         ...
 
-    def first(self, nodes: int, tol: float, width: int) -> int:
+    def first(self, nodes: int, tol: float, width: int, noisy: bool) -> int:
         """How many nodes to begin with.
 
         Args:
             nodes: Nodes M of the chain.
             tol: Tolerance.
             width: Widest window, in nodes.
+            noisy: Whether the chain draws noise.
 
         Returns:
             Their number; M for all.
         """
         ...
 
-    def next(self, count: int, nodes: int, excess: Tensor) -> Tensor:
+    def next(self, count: int, nodes: int, excess: Tensor, noisy: bool) -> Tensor:
         """How many nodes to go on with where so many were not enough.
 
         Args:
@@ -52,6 +74,7 @@ class Nodes(Protocol):
             nodes: Nodes M of the chain.
             excess: The error that skipped nodes make, as a multiple of what they may, shape (S,); infinite where it is
                 not known.
+            noisy: Whether the chain draws noise.
 
         Returns:
             Their numbers, shape (S,), int64; M for all.
@@ -73,26 +96,28 @@ class Every:
         """
         return self
 
-    def first(self, nodes: int, tol: float, width: int) -> int:
+    def first(self, nodes: int, tol: float, width: int, noisy: bool) -> int:
         """All.
 
         Args:
             nodes: Nodes M of the chain.
             tol: Tolerance.
             width: Widest window.
+            noisy: Whether the chain draws noise.
 
         Returns:
             M.
         """
         return nodes
 
-    def next(self, count: int, nodes: int, excess: Tensor) -> Tensor:
+    def next(self, count: int, nodes: int, excess: Tensor, noisy: bool) -> Tensor:
         """All.
 
         Args:
             count: How many were asked.
             nodes: Nodes M of the chain.
             excess: How much too large the error is, shape (S,).
+            noisy: Whether the chain draws noise.
 
         Returns:
             M, shape (S,).
@@ -128,32 +153,36 @@ class Thinned:
         """
         return dataclasses.replace(self, alone=True)
 
-    def first(self, nodes: int, tol: float, width: int) -> int:
+    def first(self, nodes: int, tol: float, width: int, noisy: bool) -> int:
         """How many nodes the tolerance needs.
 
         Args:
             nodes: Nodes M of the chain.
             tol: Tolerance.
             width: Widest window, in nodes.
+            noisy: Whether the chain draws noise.
 
         Returns:
             Their number; M where that is too large a part of the chain.
         """
         if tol <= 0 or (width == 1 and not self.alone):
             return nodes
-        needed, most = max(LEAST, round(NEEDED * (0.1 / tol) ** RATE)), int(MOST * nodes)
-        return max(needed, min(width, FILLED, int(SPARED * nodes))) if needed <= most else nodes
+        rule = AVERAGED if noisy else INTERPOLATED
+        needed = max(rule.least, round(rule.needed * (0.1 / tol) ** rule.rate))
+        return max(needed, min(width, FILLED, int(rule.spared * nodes))) if needed <= rule.most * nodes else nodes
 
-    def next(self, count: int, nodes: int, excess: Tensor) -> Tensor:
+    def next(self, count: int, nodes: int, excess: Tensor, noisy: bool) -> Tensor:
         """The least power of two times as many that a cubic's error calls for.
 
         Args:
             count: How many were asked.
             nodes: Nodes M of the chain.
             excess: The error that skipped nodes make, as a multiple of what they may, shape (S,).
+            noisy: Whether the chain draws noise.
 
         Returns:
             Their numbers, shape (S,); M where that is too large a part of the chain.
         """
-        wanted = count * 2 ** (excess.clamp(min=1).log2() / 3).ceil().clamp(min=1)
-        return torch.where(wanted <= MOST * nodes, wanted, nodes).long()
+        rule = AVERAGED if noisy else INTERPOLATED
+        wanted = count * 2 ** (excess.clamp(min=1).log2() / rule.order).ceil().clamp(min=1)
+        return torch.where(wanted <= rule.most * nodes, wanted, nodes).long()

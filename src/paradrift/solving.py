@@ -27,8 +27,9 @@ from paradrift.samplers import Gridded, Sampler
 from paradrift.solution import Recipe, Round, Solution, Stats, Status
 from paradrift.solvers.base import Outcome, Solving
 from paradrift.solvers.method import Method, Problem
+from paradrift.solvers.skipping import asks
 from paradrift.solvers.sweep import Solver
-from paradrift.solvers.thinned import asks, thinned
+from paradrift.solvers.thinned import thinned
 from paradrift.solvers.wavefront import wavefront
 from paradrift.stopping import Tolerance
 from paradrift.summing import over_rows

@@ -96,7 +96,19 @@ def thinnable(table: Tableau) -> bool:
     Returns:
         Whether it is so.
     """
-    if table.noisy or table.reach > 1 or table.alpha is None or table.sigma is None or table.form is Form.VALUE:
+    return not table.noisy and falling(table)
+
+
+def falling(table: Tableau) -> bool:
+    """Whether a chain goes one step from row to row, every one but the answer a node, at noise levels that fall.
+
+    Args:
+        table: The sampler's table.
+
+    Returns:
+        Whether it is so.
+    """
+    if table.reach > 1 or table.alpha is None or table.sigma is None or table.form is Form.VALUE:
         return False
     if not table.evaluated[:-1].all() or not np.all(table.sigma[:-1] > 0) or not np.all(table.alpha[-1:] > 0):
         return False

@@ -18,9 +18,9 @@ The start is a noise of its own, beside all columns.
 
 from __future__ import annotations
 
-from paradrift.noise.base import Given, Noise
+from paradrift.noise.base import Chosen, Given, Noise
 from paradrift.noise.brownian import Brownian
 from paradrift.noise.drawn import Drawn
 from paradrift.noise.philox import Buffered, Philox
 
-__all__ = ["Brownian", "Buffered", "Drawn", "Given", "Noise", "Philox"]
+__all__ = ["Brownian", "Buffered", "Chosen", "Drawn", "Given", "Noise", "Philox"]

@@ -106,3 +106,49 @@ class Given:
 
     def finish(self) -> None:
         """Nothing to leave behind."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The noises of some samples, counted from 0, for a part of a solve; other parts ask, too, so none is released.
+
+    Args:
+        noise: The noises of all samples.
+        samples: Which samples, shape (S,), int64.
+    """
+
+    noise: Noise
+    samples: Tensor
+
+    def start(self, samples: Tensor) -> Tensor:
+        """The start of each sample; see :meth:`paradrift.noise.Noise.start`.
+
+        Args:
+            samples: Which of these samples, shape (N,), int64.
+
+        Returns:
+            Shape (N, *shape).
+        """
+        return self.noise.start(self.samples[samples])
+
+    def draw(self, samples: Tensor, columns: Tensor) -> Tensor:
+        """The noises of a window; see :meth:`paradrift.noise.Noise.draw`.
+
+        Args:
+            samples: Which of these samples, shape (N,), int64.
+            columns: Noise columns, shape (N, K), int64.
+
+        Returns:
+            Shape (N, K, *shape).
+        """
+        return self.noise.draw(self.samples[samples], columns)
+
+    def release(self, column: int) -> None:
+        """Nothing: other parts may ask for it.
+
+        Args:
+            column: The first column that this part may still ask for.
+        """
+
+    def finish(self) -> None:
+        """Nothing to leave behind: the noises are the solve's."""

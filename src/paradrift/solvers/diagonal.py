@@ -41,7 +41,7 @@ class Diagonal:
         self.layout = Layout.of(table, edges, device)
         history, width = self.layout.history, self.layout.width
         self.table: Lowered = lower(
-            table, solver.slopes, variance or 1.0, solver.verify, width + 1, start.dtype, device
+            table, solver.slopes, variance or 1.0, solver.verify, width + 1, start.dtype, device, lawful=table.noisy
         )
         groups = solver.slopes.groups
         self.groups = None if groups is None else groups.flatten().to(device)

@@ -141,7 +141,14 @@ class Lowered:
 
 
 def lower(
-    table: Tableau, slopes: Slopes, variance: float, verify: int, pad: int, dtype: torch.dtype, device: torch.device
+    table: Tableau,
+    slopes: Slopes,
+    variance: float,
+    verify: int,
+    pad: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    lawful: bool,
 ) -> Lowered:
     """Cast a table for one solve.
 
@@ -153,6 +160,7 @@ def lower(
         pad: Rows of padding behind the last row.
         dtype: Dtype of the states.
         device: Device of the states.
+        lawful: Whether the law of each row counts, and not the answer alone.
 
     Returns:
         The lowered table.
@@ -181,7 +189,7 @@ def lower(
         marks=torch.as_tensor(np.stack([node, checked])).to(device),
         t=padded(np.where(table.evaluated, table.t, 0.0)),
         scale=padded(table.scale, 1.0),
-        influence=padded(influence(table, variance)),
+        influence=padded(influence(table, variance, lawful)),
         before=torch.as_tensor(before).to(device),
         of_node=torch.as_tensor(of_node).to(device),
         gap=int(np.diff(of_node).max()) - 1,

@@ -59,7 +59,9 @@ class Run:
         self.widest = int((ends - nodes).max())
         self.lead = None if lead is None else lead * self.width
         pad = self.history + self.width + 1
-        self.table: Lowered = lower(table, solver.slopes, variance or 1.0, self.verify, pad, start.dtype, start.device)
+        lawful = table.noisy and (self.stop is None or self.stop.causal)
+        like = start.dtype, start.device
+        self.table: Lowered = lower(table, solver.slopes, variance or 1.0, self.verify, pad, *like, lawful)
         groups = solver.slopes.groups
         self.groups = None if groups is None else groups.flatten().to(start.device)
         self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)

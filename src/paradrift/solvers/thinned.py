@@ -1,11 +1,11 @@
-r"""Solve a chain without noise at fewer nodes than it has, and at more of them where those do not do.
+r"""Solve a chain at fewer nodes than it has, and at more of them where those do not do.
 
 A sample begins with as many nodes as its tolerance needs (:mod:`paradrift.nodes`): the thinned chain is a table like
-any other (:mod:`paradrift.thinning`), and the sweep solves it. Then its outputs tell whether what was skipped could be
-interpolated. Where two cubics disagree by more than a share of the tolerance, the sample goes on with a finer chain,
-from the path that it has found, and at last with the whole one: nothing is settled that is not either asked or
-interpolated within the tolerance. Outputs that are not smooth in time at all show this as soon as every kept node was
-asked once; such samples do not wait until their thinned chain has settled.
+any other, interpolated without noise (:mod:`paradrift.thinning`) and averaged with it (:mod:`paradrift.averaging`), and
+the sweep solves it. Its outputs, with noise a few more, tell how far it is off. Where that is more than a share of the
+tolerance, the sample goes on with a finer chain, from the path that it has found, and at last with the whole one:
+nothing is settled that is not either asked or known to be within the tolerance. Models for which a chain is far too
+coarse show this after the first rounds; such samples do not wait until their thinned chain has settled.
 
 Each sample goes its own way, so its answer does not depend on its batch mates; the rounds of all stages are asked
 together (:mod:`paradrift.solvers.together`).
@@ -21,57 +21,20 @@ import torch
 from torch import Tensor
 
 from paradrift.guesses import Guess
-from paradrift.noise import Noise
+from paradrift.noise import Chosen, Noise
 from paradrift.solution import Round, Status
 from paradrift.solvers.base import Interrupted, Outcome, Request, Solving
 from paradrift.solvers.progress import Progress
 from paradrift.solvers.proposals import Mapped, Proposed
-from paradrift.solvers.solver import Solver, stride
+from paradrift.solvers.skipping import Skipping, Wanted, begin, rows_of, skipping
+from paradrift.solvers.solver import Solver
 from paradrift.solvers.sweep import sweep
-from paradrift.solvers.together import Stage, together
-from paradrift.solvers.traces import Trace
+from paradrift.solvers.together import Stage, joined, together
 from paradrift.stopping import Tolerance
 from paradrift.tableau import Tableau
-from paradrift.thinning import thin, thinnable
-from paradrift.windows import Sliding, Whole
 
 LARGEST = 0.25  # tolerance: larger doubts say nothing, as they are about small errors
 LEVELS = 128  # data predictions that are proposed to a finer chain, at most
-
-
-def begin(table: Tableau, solver: Solver) -> int:
-    """How many nodes of a chain are asked at first.
-
-    Args:
-        table: The sampler's table.
-        solver: The choices.
-
-    Returns:
-        Their number; M for all: with noise, several steps or stages, at tolerance 0, under other stops than a
-        tolerance, and in windows that stand for blocks of the chain.
-    """
-    window, stop = solver.window, solver.stop
-    if not isinstance(window, Whole | Sliding) or not isinstance(stop, Tolerance):
-        return table.nodes
-    width = window.width if isinstance(window, Sliding) else table.nodes
-    count = solver.nodes.first(table.nodes, stop.tol, width)
-    return count if count < table.nodes and thinnable(table) else table.nodes
-
-
-def asks(table: Tableau, solver: Solver, width: int) -> tuple[int, int]:
-    """How many nodes a window of some width asks at first, and once more to measure the error.
-
-    Args:
-        table: The sampler's table.
-        solver: The other choices.
-        width: Nodes of the window; 1 for a chain that is thinned and then stepped through.
-
-    Returns:
-        The two numbers.
-    """
-    nodes = solver.nodes.serial() if width == 1 else solver.nodes
-    count = begin(table, dataclasses.replace(solver, window=Sliding(width), nodes=nodes))
-    return count, solver.verified(count)
 
 
 def thinned(  # noqa: DOC403, DOC405
@@ -90,11 +53,12 @@ def thinned(  # noqa: DOC403, DOC405
     Args:
         table: The sampler's table, for outputs of the form of the model.
         start: Starting states, already scaled, shape (S, *shape).
-        noise: Where noises come from.
+        noise: Where noises come from; a thinned chain asks for some of them more than once.
         solver: The choices.
         variance: Data variance per element v0; None to take the mean square of each sample's own data prediction.
-        keep: Whether to keep all rows; those that were skipped follow from the interpolated outputs.
-        lead: Windows that a sample may be ahead of the slowest.
+        keep: Whether to keep all rows; those that were skipped follow from the interpolated outputs. With noise every
+            node is asked then.
+        lead: Windows that a sample may be ahead of the slowest; with noise, every node is asked unless it is None.
         observe: Called after each round.
 
     Yields:
@@ -104,10 +68,11 @@ def thinned(  # noqa: DOC403, DOC405
         The outcome.
     """
     count, stop = begin(table, solver), solver.stop
-    if count == table.nodes or not isinstance(stop, Tolerance):
+    every = count == table.nodes or (table.noisy and (keep or lead is not None))
+    if every or not isinstance(stop, Tolerance):
         whole = sweep(table, start, noise, solver, variance=variance, keep=keep, lead=lead, observe=observe)
         return (yield from whole)
-    solve = _Solve(table, start, noise, solver, stop.tol, variance, keep, Progress(table, start, observe))
+    solve = _Solve(table, start, noise, solver, stop, variance, keep, Progress(table, start, observe))
     everyone = torch.arange(len(start), device=start.device)
     yield from together([solve.thin(everyone, count, solver.guess)], solve.told)
     return solve.outcome()
@@ -122,12 +87,12 @@ class _Solve:
         start: Tensor,
         noise: Noise,
         solver: Solver,
-        tol: float,
+        stop: Tolerance,
         variance: float | None,
         keep: bool,
         progress: Progress,
     ) -> None:
-        self.table, self.start, self.noise, self.solver, self.tol = table, start, noise, solver, tol
+        self.table, self.start, self.noise, self.solver, self.stop = table, start, noise, solver, stop
         self.variance, self.keep, self.progress = variance, keep, progress
         self.rounds = self.evaluations = self.window = 0
         self.answers = start.clone()
@@ -149,10 +114,10 @@ class _Solve:
 
         With ``again`` they have left another thinned chain early: if they leave this one early, too, all nodes follow.
         """
-        thinned = thin(self.table, count, self.variance or 1.0)
-        rows, nodes = torch.as_tensor(thinned.kept, device=samples.device), self.table.nodes
-        trace = Trace(thinned, self.start[samples], self.variance)
-        allowed, choice = self.solver.nodes.share * min(self.tol, LARGEST), self.solver.nodes
+        start, noise, nodes = self.start[samples], Chosen(self.noise, samples), self.table.nodes
+        trace = skipping(self.table, count, start, noise, self.variance)
+        rows = torch.as_tensor(trace.rows, device=samples.device)
+        allowed, choice = self.solver.nodes.share * min(self.stop.tol, LARGEST), self.solver.nodes
         seen, gone = torch.zeros_like(samples, dtype=torch.bool), torch.zeros_like(samples, dtype=torch.bool)
 
         def dismissed() -> Tensor:
@@ -160,16 +125,18 @@ class _Solve:
             fresh = ~(seen | gone)
             if not bool(fresh.any()):
                 return fresh
-            seen.logical_or_(trace.asked.all(0))
-            hopeless = fresh & ~(trace.doubts() <= allowed)
+            hopeless = fresh & trace.known() & ~(trace.doubts() <= allowed)
+            seen.logical_or_(trace.final())
             gone.logical_or_(hopeless)
             return hopeless
 
-        solver = self._solver(Mapped(guess, samples, rows), verify=0)
+        # averages have seen later noises: no certificate is lost where the answer itself ends the solve
+        stop = dataclasses.replace(self.stop, finish=True) if self.table.noisy else self.stop
+        solver = dataclasses.replace(self._solver(Mapped(guess, samples, rows), verify=0), stop=stop)
         solving = sweep(
-            thinned.table,
-            self.start[samples],
-            self.noise,
+            trace.table,
+            start,
+            trace.noise,
             solver,
             variance=self.variance,
             keep=True,
@@ -177,8 +144,11 @@ class _Solve:
             keep_outputs=True,
             dismissed=dismissed,
         )
-        outcome = yield from _asking(solving, samples, rows, trace.hear)
+        outcome = yield from _asking(solving, samples, rows, trace)
         trace.take(outcome)
+        if not self._spent() and (more := trace.wanted(ended=True)) is not None:
+            self.took[samples[more[0].sample.unique()]] += 1
+            yield from _beside(more, samples)
         doubt, answers = trace.doubts(), self._book(samples, outcome)
         self.error[samples] += doubt
         unsettled = torch.tensor([one is not Status.CONVERGED for one in outcome.status], device=samples.device)
@@ -193,7 +163,7 @@ class _Solve:
             self.status[sample] = ending
         if self._spent():
             return stages
-        finer = choice.next(count, nodes, doubt / allowed)
+        finer = choice.next(count, nodes, doubt / allowed, self.table.noisy)
         wanted = torch.where((gone & again) | (unsettled & ~gone), nodes, finer)
         for early, trusted in ((gone, None), (~gone, trace)):
             for more in wanted[left & early].unique().tolist():
@@ -201,13 +171,13 @@ class _Solve:
                 stages.append(self._next(samples[which], more, None if trusted is None else trusted.of(which)))
         return stages
 
-    def _next(self, samples: Tensor, count: int, trace: Trace | None) -> Stage:
+    def _next(self, samples: Tensor, count: int, trace: Skipping | None) -> Stage:
         """What samples go on with: from the path of a settled chain, or anew where the first rounds said no."""
         guess: Guess = self.solver.guess
         if trace is not None:
             rows = np.linspace(0, self.table.nodes - 1, min(LEVELS, self.table.nodes)).round().astype(np.int64)
             if count < self.table.nodes:
-                rows = thin(self.table, count, self.variance or 1.0).kept[:-1]
+                rows = rows_of(self.table, count, self.variance)
             guess = Proposed(trace.proposal(rows, count == self.table.nodes))
         if count == self.table.nodes:
             return self._whole(samples, guess)
@@ -219,7 +189,7 @@ class _Solve:
         solving = sweep(
             self.table,
             self.start[samples],
-            self.noise,
+            Chosen(self.noise, samples),
             self._solver(Mapped(guess, samples, rows), self.solver.verify),
             variance=self.variance,
             keep=self.keep,
@@ -231,20 +201,18 @@ class _Solve:
             self.path[samples] = outcome.trajectory
         return []
 
-    def _checked(self, samples: Tensor, trace: Trace, answers: Tensor) -> Stage:
-        """Ask once more in the middle of the gaps, at the states of the path: the error that is reported."""
+    def _checked(self, samples: Tensor, trace: Skipping, answers: Tensor) -> Stage:
+        """Ask once more between the nodes, at the states of the path: the error that is reported."""
         if self.path is not None:
             self.path[samples] = trace.path(answers)
         if not self.solver.verify or self._spent():
             return []
-        every = stride(len(trace.thinned.felt), self.solver.verify)
-        gaps = np.arange(len(trace.thinned.felt))[::every]
-        request, interpolated = trace.between(trace.thinned.middles[gaps])
+        request, errors = trace.check(self.solver.verify)
         try:
             answer = yield dataclasses.replace(request, sample=samples[request.sample])
         except (Interrupted, KeyboardInterrupt):
             return []  # the answers are settled, and their error predicted
-        self.error[samples] = every * trace.error(gaps, request, answer, interpolated)
+        self.error[samples] = errors(answer)
         self.took[samples] += 1
         return []
 
@@ -274,26 +242,46 @@ class _Solve:
             error=self.error.to(self.answers.dtype),
             rounds=tuple(self.took.tolist()),
             window=self.window,
-            certifiable=self.solver.stop.causal if isinstance(self.solver.stop, Tolerance) else False,
+            certifiable=not self.table.noisy,
             trajectory=self.path,
         )
 
 
 def _asking(
-    solving: Solving, samples: Tensor, rows: Tensor, hear: Callable[[Request, Tensor], None] | None
+    solving: Solving, samples: Tensor, rows: Tensor, trace: Skipping | None
 ) -> Generator[Request, Tensor, Outcome]:
-    """Drive a solver of some samples and some rows of a chain: its requests in the words of all of them."""
+    """Drive a solver of some samples and some rows of a chain: its requests in the words of all of them.
+
+    What the trace of a thinned chain wants to know besides is asked in the same rounds.
+    """
     try:
         request = next(solving)
         while True:
             asked = dataclasses.replace(request, sample=samples[request.sample], node=rows[request.node])
+            more = None if trace is None or request.model else trace.wanted(ended=False)
+            if more is not None:
+                beside = dataclasses.replace(more[0], sample=samples[more[0].sample])
+                asked = joined([asked, beside])
             try:
                 answer = yield asked
             except (Interrupted, KeyboardInterrupt):
                 solving.throw(Interrupted())
                 raise RuntimeError("expected an interrupted solver to return") from None
-            if hear is not None and request.model == 0:
-                hear(request, answer)
+            if more is not None:
+                answer, own = answer.split([len(request.t), len(more[0].t)])
+                more[1](own)
+            if trace is not None and request.model == 0:
+                trace.hear(request, answer)
             request = solving.send(answer)
     except StopIteration as end:
         return end.value
+
+
+def _beside(more: Wanted, samples: Tensor) -> Generator[Request, Tensor, None]:
+    """A round of its own for what a trace wants to know."""
+    request, take = more
+    try:
+        answer = yield dataclasses.replace(request, sample=samples[request.sample])
+    except (Interrupted, KeyboardInterrupt):
+        return  # unknown: no answer is taken for settled
+    take(answer)

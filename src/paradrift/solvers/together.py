@@ -41,7 +41,7 @@ def together(  # noqa: DOC403
     while running:
         served = [entry for entry in running if entry[1].model == running[0][1].model]
         running = [entry for entry in running if entry[1].model != served[0][1].model]
-        request = _joined([request for _, request in served])
+        request = joined([request for _, request in served])
         told(request)
         try:
             answers = yield request
@@ -62,7 +62,15 @@ def together(  # noqa: DOC403
     told(None)
 
 
-def _joined(requests: list[Request]) -> Request:
+def joined(requests: list[Request]) -> Request:
+    """Several requests of one model as one.
+
+    Args:
+        requests: At least one.
+
+    Returns:
+        All their rows, in this order.
+    """
     if len(requests) == 1:
         return requests[0]
     parts = {name: torch.cat([getattr(one, name) for one in requests]) for name in ("x", "t", "sample", "node")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,8 +11,11 @@ from torch import Tensor
 
 from paradrift.forms import Array
 from paradrift.guesses import Proposal
+from paradrift.noise import Noise
 from paradrift.solvers.base import Outcome, Request
+from paradrift.solvers.solver import stride
 from paradrift.summing import over_rows
+from paradrift.tableau import Tableau
 from paradrift.thinning import CORRECTOR, Thin
 
 
@@ -20,17 +25,44 @@ class Trace:
     Args:
         thinned: The thinned chain, K nodes.
         start: Starting states, shape (S, *shape).
+        noise: Where noises come from: no row draws one, but a guess may look at the start.
         variance: Data variance per element; None to take the mean square of each sample's last data prediction.
     """
 
-    def __init__(self, thinned: Thin, start: Tensor, variance: float | None) -> None:
+    def __init__(self, thinned: Thin, start: Tensor, noise: Noise, variance: float | None) -> None:
         nodes, flat = len(thinned.felt), start.flatten(1)
-        self.thinned, self.variance, self._start, self._shape = thinned, variance, flat, start.shape[1:]
+        self.thinned, self.noise, self.variance = thinned, noise, variance
+        self._start, self._shape = flat, start.shape[1:]
         self._outputs = flat.new_zeros(nodes, *flat.shape)
         self._last = flat.clone()
         self.asked = torch.zeros(nodes, len(flat), dtype=torch.bool, device=flat.device)
         self._scale = torch.as_tensor(thinned.table.scale[:-1].copy()).to(flat)
         self._affine = [torch.as_tensor(one).to(flat) for one in thinned.measured(thinned.kept[:-1])]
+
+    @property
+    def table(self) -> Tableau:
+        """That of the thinned chain."""
+        return self.thinned.table
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Those that it keeps."""
+        return self.thinned.kept
+
+    def wanted(self, ended: bool) -> None:
+        """Nothing: what was asked tells how far the chain is off.
+
+        Args:
+            ended: Whether the chain is solved.
+        """
+
+    def known(self) -> Tensor:
+        """Samples all of whose nodes have answered, shape (S,), bool."""
+        return self.asked.all(0)
+
+    def final(self) -> Tensor:
+        """The same: no round tells more."""
+        return self.known()
 
     def of(self, which: Tensor) -> Trace:
         """The same of some samples.
@@ -41,7 +73,7 @@ class Trace:
         Returns:
             Their trace.
         """
-        part = Trace(self.thinned, self._start[which].unflatten(1, self._shape), self.variance)
+        part = Trace(self.thinned, self._start[which].unflatten(1, self._shape), self.noise, self.variance)
         part._outputs, part._last, part.asked = self._outputs[:, which], self._last[which], self.asked[:, which]
         return part
 
@@ -61,13 +93,9 @@ class Trace:
         Args:
             outcome: The thinned chain's.
         """
-        if outcome.outputs is None or outcome.trajectory is None:
-            return
-        nodes = len(self._outputs)
-        states = outcome.trajectory[:, :nodes].flatten(2).transpose(0, 1) * self._scale[:, None, None]
-        outputs = outcome.outputs[:, :nodes].flatten(2).transpose(0, 1)
-        where = torch.isfinite(outputs.sum(-1) + states.sum(-1)).nonzero(as_tuple=True)
-        self._enter(where[0], where[1], states[where], outputs[where])
+        found = told(outcome, self.table)
+        if found is not None:
+            self._enter(*found)
 
     def _enter(self, node: Tensor, sample: Tensor, x: Tensor, output: Tensor) -> None:
         p, q = (one[node][:, None] for one in self._affine)
@@ -168,16 +196,19 @@ class Trace:
             share=torch.as_tensor(np.where(first < len(rows) - 1, place - first, 0.0)).to(states),
         )
 
-    def between(self, rows: NDArray[np.int64]) -> tuple[Request, Tensor]:
-        """A request for some skipped nodes at the states of the path.
+    def check(self, verify: int) -> tuple[Request, Callable[[Tensor], Tensor]]:
+        """Skipped nodes in the middle of some gaps, at the states of the path: what their defects do to the answer.
 
         Args:
-            rows: Rows of the whole chain, ascending, shape (N,).
+            verify: Gaps that may be asked, at most.
 
         Returns:
-            The request, whose nodes are rows of the whole chain, and the interpolated outputs, shape (N, S, D).
+            The request, in rows of the whole chain, and the error of each sample from its answer: sizes, added up.
         """
-        states, outputs = self._walk(rows)
+        every = stride(len(self.thinned.felt), verify)
+        gaps = np.arange(len(self.thinned.felt))[::every]
+        rows = self.thinned.middles[gaps]
+        states, interpolated = self._walk(rows)
         fine, samples = self.thinned.fine, len(self._start)
         times = torch.as_tensor(fine.t[rows]).to(states)
         asked = torch.as_tensor(rows, device=states.device)
@@ -187,23 +218,32 @@ class Trace:
             sample=torch.arange(samples, device=states.device).repeat(len(rows)),
             node=asked.repeat_interleave(samples),
         )
-        return request, outputs
+        p, q = (self._rows(one) for one in self.thinned.measured(rows))
+        felt = torch.as_tensor(self.thinned.felt[gaps]).to(states.device)[:, None]
 
-    def error(self, gaps: NDArray[np.int64], request: Request, answer: Tensor, interpolated: Tensor) -> Tensor:
-        """What the true defects in the middle of some gaps do to the answer: sizes, added up.
+        def errors(answer: Tensor) -> Tensor:
+            x, output = (one.flatten(1).to(interpolated).view_as(interpolated) for one in (request.x, answer))
+            defect = (p * x + q * output - interpolated).double().square().mean(-1).sqrt()
+            return torch.nan_to_num(every * over_rows(felt * defect) / self._unit(), nan=torch.inf)
 
-        Args:
-            gaps: Which gaps, shape (N,).
-            request: What :meth:`between` asked there.
-            answer: Model outputs, shape (N S, *shape).
-            interpolated: Outputs that were used there, shape (N, S, D).
+        return request, errors
 
-        Returns:
-            Shape (S,), float64, in units of sqrt(v0).
-        """
-        p, q = self.thinned.measured(request.node.cpu().numpy())
-        x, output = request.x.flatten(1), answer.flatten(1).to(interpolated)
-        there = torch.as_tensor(p).to(x)[:, None] * x + torch.as_tensor(q).to(x)[:, None] * output
-        defect = (there.view_as(interpolated) - interpolated).double().square().mean(-1).sqrt()
-        felt = torch.as_tensor(self.thinned.felt[gaps]).to(defect)
-        return torch.nan_to_num(over_rows(felt[:, None] * defect) / self._unit(), nan=torch.inf)
+
+def told(outcome: Outcome, table: Tableau) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """The outputs that the settled rows of a chain were computed with.
+
+    Args:
+        outcome: Its outcome, with its path and its outputs.
+        table: Its table.
+
+    Returns:
+        Nodes and samples, shape (N,), what the model saw there and its outputs, shape (N, D); None if they were not
+        kept.
+    """
+    if outcome.outputs is None or outcome.trajectory is None:
+        return None
+    states = outcome.trajectory[:, :-1].flatten(2).transpose(0, 1)
+    outputs = outcome.outputs[:, :-1].flatten(2).transpose(0, 1)
+    node, sample = torch.isfinite(outputs.sum(-1) + states.sum(-1)).nonzero(as_tuple=True)
+    scale = torch.as_tensor(table.scale[:-1].copy()).to(states)[node][:, None]
+    return node, sample, states[node, sample] * scale, outputs[node, sample]

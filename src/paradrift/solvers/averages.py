@@ -1,0 +1,260 @@
+"""What the averages of a thinned chain with noise have answered, and what their halves say of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from paradrift.averaging import Average, Averaged, Gathered, gather
+from paradrift.forms import Array, Form, preconditioned
+from paradrift.guesses import Proposal
+from paradrift.noise import Chosen, Noise
+from paradrift.solvers.base import Outcome, Request
+from paradrift.solvers.solver import stride
+from paradrift.solvers.traces import told
+from paradrift.summing import over_rows
+from paradrift.tableau import Tableau
+
+ASKED = 2  # times that a node must have been asked before the halves of its gap are: sooner, they lie elsewhere
+GAPS = 16  # gaps whose halves are asked, at most
+
+
+class Averages:
+    """The outputs of a thinned chain with noise, in the form that changes slowly; see :mod:`paradrift.averaging`.
+
+    Args:
+        averaged: The thinned chain, K nodes.
+        start: Starting states, shape (S, *shape).
+        noise: Where the noises of the whole chain come from, for these samples.
+        variance: Data variance per element; None to take the mean square of each sample's last data prediction.
+    """
+
+    def __init__(self, averaged: Averaged, start: Tensor, noise: Noise, variance: float | None) -> None:
+        nodes, flat = averaged.table.nodes, start.flatten(1)
+        self.averaged, self.variance, self._shape, self._fine = averaged, variance, start.shape[1:], noise
+        columns, shares = (torch.as_tensor(one, device=flat.device) for one in (averaged.columns, averaged.shares))
+        self.noise: Noise = Gathered(noise, columns, shares)
+        self._states, self._outputs = flat.new_zeros(nodes, *flat.shape), flat.new_zeros(nodes, *flat.shape)
+        self._asked = torch.zeros(nodes, len(flat), dtype=torch.int64, device=flat.device)
+        self._chosen, self._every = _spread(averaged, GAPS)
+        self._told = torch.zeros(len(self._chosen), len(flat), dtype=torch.bool, device=flat.device)
+        self._squares = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
+        self._scale = torch.as_tensor(averaged.table.scale[:-1].copy()).to(flat)
+        self._affine = [torch.as_tensor(one).to(flat) for one in averaged.measured(averaged.kept[:-1])]
+
+    @property
+    def table(self) -> Tableau:
+        """That of the averages."""
+        return self.averaged.table
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Rows in the middle of their gaps, and the answer."""
+        return self.averaged.kept
+
+    def of(self, which: Tensor) -> Averages:
+        """The same of some samples.
+
+        Args:
+            which: Which, shape (S,), bool.
+
+        Returns:
+            Theirs.
+        """
+        start = self._states[0][which].unflatten(1, self._shape)
+        part = Averages(self.averaged, start, Chosen(self._fine, which.nonzero().flatten()), self.variance)
+        for name in ("_states", "_outputs", "_asked", "_told"):
+            setattr(part, name, getattr(self, name)[:, which])
+        part._squares = self._squares[which]
+        return part
+
+    def hear(self, request: Request, answer: Tensor) -> None:
+        """Take in the outputs of a round.
+
+        Args:
+            request: What was asked: nodes are rows of the thinned chain.
+            answer: Model outputs, shape (N, *shape).
+        """
+        x, output = request.x.flatten(1), answer.flatten(1).to(self._outputs)
+        self._enter(request.node, request.sample, x, output)
+
+    def take(self, outcome: Outcome) -> None:
+        """Take the outputs that the settled rows were computed with, where they are known.
+
+        Args:
+            outcome: The thinned chain's.
+        """
+        found = told(outcome, self.table)
+        if found is not None:
+            self._enter(*found)
+
+    def _enter(self, node: Tensor, sample: Tensor, x: Tensor, output: Tensor) -> None:
+        p, q = (one[node][:, None] for one in self._affine)
+        self._states[node, sample] = x / self._scale[node][:, None]
+        self._outputs[node, sample] = p * x + q * output
+        self._asked[node, sample] += 1
+
+    def wanted(self, ended: bool) -> tuple[Request, Callable[[Tensor], None]] | None:
+        """The halves of a few gaps, each as soon as its node has been asked often enough to lie about where it will.
+
+        Args:
+            ended: Whether the chain is solved.
+
+        Returns:
+            The request, and who takes the answer; None where there is nothing to ask.
+        """
+        due = (self._asked[self._chosen] >= (1 if ended else ASKED)) & ~self._told
+        if not bool(due.any()):
+            return None
+        which, sample = due.nonzero(as_tuple=True)
+        self._told |= due
+        request, defects = self._halves(self._chosen[which], sample)
+
+        def take(answer: Tensor) -> None:
+            self._squares.index_add_(0, sample, defects(answer))
+
+        return request, take
+
+    def known(self) -> Tensor:
+        """Samples some of whose halves have answered, shape (S,), bool."""
+        return self._told.any(0)
+
+    def final(self) -> Tensor:
+        """Samples all of whose chosen halves have answered, shape (S,), bool."""
+        return self._told.all(0)
+
+    def doubts(self) -> Tensor:
+        """What the halves said so far, a root sum of squares over gaps; infinite where none was asked.
+
+        Returns:
+            Shape (S,), float64, in units of sqrt(v0).
+        """
+        total = (self._every * self._squares).sqrt() / self._unit()
+        return torch.where(self.known(), torch.nan_to_num(total, nan=torch.inf), torch.inf)
+
+    def check(self, verify: int) -> tuple[Request, Callable[[Tensor], Tensor]]:
+        """The halves of some gaps at the path as it stands; a root sum of squares, as the noises are independent.
+
+        Args:
+            verify: Rows that may be asked of each sample, at least 2.
+
+        Returns:
+            The request, in rows of the whole chain, and the error of each sample from its answer.
+        """
+        chosen, every = _spread(self.averaged, max(1, verify // 2))
+        samples = torch.arange(len(self._squares), device=self._squares.device)
+        sample = samples.repeat(len(chosen))
+        request, defects = self._halves(chosen.to(samples.device).repeat_interleave(len(samples)), sample)
+
+        def errors(answer: Tensor) -> Tensor:
+            squares = over_rows(defects(answer).unflatten(0, (len(chosen), len(samples))))
+            return torch.nan_to_num((every * squares).sqrt() / self._unit(), nan=torch.inf)
+
+        return request, errors
+
+    def _halves(self, gap: Tensor, sample: Tensor) -> tuple[Request, Callable[[Tensor], Tensor]]:
+        r"""Ask the halves of gaps, shape (N,), of samples: :math:`w_1 F_1 + w_2 F_2 - (w_1 + w_2) F` is their error.
+
+        Returns:
+            The request, and the square of what the error does to the answer, shape (N,), float64, from its answer.
+        """
+        averaged, gaps = self.averaged, len(self.averaged.felt)
+        host = gap.cpu().numpy()
+        halves, both = averaged.halves.of(np.concatenate([host, host + gaps])), sample.repeat(2)
+        states = self._at(halves, both)
+        request = Request(
+            x=(states * self._column(averaged.fine.scale[halves.row])).unflatten(1, self._shape),
+            t=torch.as_tensor(averaged.fine.t[halves.row]).to(states),
+            sample=both,
+            node=torch.as_tensor(halves.row, device=states.device),
+        )
+        whole, weight = self._outputs[gap.repeat(2), both], self._column(halves.weight)
+        felt = torch.as_tensor(averaged.felt[host], device=states.device)
+
+        def squares(answer: Tensor) -> Tensor:
+            p, q = (self._column(one) for one in averaged.measured(halves.row))
+            parts = weight * (p * request.x.flatten(1) + q * answer.flatten(1).to(states) - whole)
+            first, second = parts.double().chunk(2)
+            return felt.square() * (first + second).square().mean(1)
+
+        return request, squares
+
+    def path(self, answers: Tensor) -> Tensor:
+        """Not for chains with noise: a path whose rows have seen later noises is no path of the sampler.
+
+        Args:
+            answers: Answers.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("expected chains with noise to ask every node where their path is kept")
+
+    def proposal(self, rows: NDArray[np.int64], whole: bool) -> Proposal:
+        """Data predictions for a finer chain, at the states of the path.
+
+        Args:
+            rows: Rows of the whole chain at which they are told, ascending.
+            whole: Whether they are proposed to the whole chain, between them interpolated; else to a thinned chain of
+                these rows.
+
+        Returns:
+            The proposal.
+        """
+        inside, fine, samples = self.averaged.inside.of(rows), self.averaged.fine, len(self._squares)
+        assert fine.alpha is not None
+        assert fine.sigma is not None
+        p, q = preconditioned(Form.DATA, fine.alpha[rows], fine.sigma[rows], self.averaged.variance)
+        which, each = np.repeat(np.arange(len(rows)), samples), torch.arange(samples, device=self._squares.device)
+        states = self._at(inside.of(which), each.repeat(len(rows))).unflatten(0, (len(rows), samples))
+        outputs = self._outputs[torch.as_tensor(inside.gap, device=states.device)]
+        place = np.arange(len(rows) + 1.0)
+        if whole:
+            place = np.interp(np.arange(fine.rows), rows, np.arange(len(rows)))
+        first = np.minimum(np.floor(place), len(rows) - 1)
+        return Proposal(
+            data=(outputs - self._column(p)[..., None] * states) / self._column(q)[..., None],
+            first=torch.as_tensor(first, dtype=torch.int64, device=states.device),
+            share=torch.as_tensor(np.where(first < len(rows) - 1, place - first, 0.0)).to(states),
+        )
+
+    def _at(self, some: Average, sample: Tensor) -> Tensor:
+        """Where states of samples are, shape (N, D), on a path through the averages of their gaps.
+
+        The path begins where it has this average with the gap's own output: so halves add up to what was asked, settled
+        or not, and what is linear cancels.
+        """
+        gap = torch.as_tensor(some.gap, device=sample.device)
+        wholes, outputs = self.averaged.wholes.of(some.gap), self._outputs[gap, sample]
+        rest = self._states[gap, sample] - self._column(wholes.gained) * outputs - self._shaken(wholes, sample)
+        begin = rest / self._column(wholes.through)
+        return self._column(some.through) * begin + self._column(some.gained) * outputs + self._shaken(some, sample)
+
+    def _shaken(self, some: Average, sample: Tensor) -> Tensor:
+        """The noise of states beside the beginnings of their gaps, shape (N, D)."""
+        columns = self.averaged.edges[some.gap][:, None] + 1 + np.arange(some.noises.shape[1])
+        columns = torch.as_tensor(np.minimum(columns, self.averaged.fine.rows - 1), device=sample.device)
+        shares = torch.as_tensor(some.noises, device=sample.device)
+        return gather(self._fine, sample, columns[:, None], shares[:, None])[:, 0].flatten(1).to(self._states)
+
+    def _unit(self) -> Tensor:
+        """sqrt(v0) of each sample, shape (S,), float64."""
+        if self.variance is not None:
+            return torch.full_like(self._squares, self.variance**0.5)
+        data = self.proposal(self.averaged.kept[-2:-1], whole=False).data[0]
+        return data.double().square().mean(1).sqrt()
+
+    def _column(self, values: Array) -> Tensor:
+        """One number for each state, shape (N, 1)."""
+        return torch.as_tensor(values).to(self._states)[:, None]
+
+
+def _spread(averaged: Averaged, most: int) -> tuple[Tensor, int]:
+    """Some of the gaps of more than one row, evenly spread, and one of how many they are."""
+    split = np.flatnonzero(np.diff(averaged.edges) > 1)
+    every = stride(len(split), most)
+    return torch.as_tensor(split[every // 2 :: every]), every
