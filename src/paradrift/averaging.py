@@ -92,7 +92,8 @@ class Averaged:
         wholes: The averages themselves; ``gained`` is of the output of the gap before.
         halves: The averages of the halves of each gap, the first, then the second, shape (2 K,); those of a gap of a
             single row are that row.
-        felt: What a unit error at the end of each gap does to the answer at most, undamped, shape (K,).
+        felt: What a unit error at the end of each gap does to the answer, for the variances of
+            :func:`paradrift.growth.ladder`, shape (LEVELS, K).
         columns: Noises of the whole chain that each row of the table adds up, shape (K + 1, L), int64.
         shares: And with which weights, shape (K + 1, L).
         inside: The states of all rows but the answer; ``gap`` as everywhere.
@@ -267,7 +268,7 @@ def average(table: Tableau, count: int, variance: float) -> Averaged:
         variance=variance,
         wholes=wholes,
         halves=Average(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}),
-        felt=(levels(table, variance)[-1] / alpha)[edges[1:]],
+        felt=(levels(table, variance) / alpha)[:, edges[1:]],
         columns=columns,
         shares=shares,
         inside=inside,

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paradrift.forms import Affine, Array, Form, convert
-from paradrift.growth import FLOOR, SIGNAL, levels
+from paradrift.growth import SIGNAL, levels
 from paradrift.tableau import Tableau
 
 PREDICTOR, CORRECTOR = 3, 4  # nodes of the two polynomials
@@ -45,26 +45,30 @@ class Thin:
         kept: Rows of the whole chain that it keeps, ascending, shape (K + 1,): K nodes and the answer.
         asked: The form of its outputs.
         fine: The whole chain, for outputs of the form that is interpolated.
-        doubt: What the two cubics disagree about in each gap, felt in the answer: weights of the K outputs, shape
-            (K, K), row i for the gap before ``kept[i + 1]``. Growth counts as undamped, since nothing is known ahead.
+        variance: Data variance per element.
+        doubt: What the two cubics disagree about in each gap: weights of the K outputs, shape (K, K), row i for the gap
+            before ``kept[i + 1]``.
         sources: Which kept outputs each output of the chain is made of, shape (R - 1, 4), int64: the same for all of a
             gap.
         shares: And with which weights, shape (R - 1, 4).
         through: How much of the last kept state before it each row has, shape (R,).
         gained: How much of the outputs that its gap is made of each row has, shape (R, 4).
-        felt: What a unit error of all outputs from one kept row to the next does to the answer, with the growth of 16
-            times the data variance, as errors that were measured are weighed elsewhere; shape (K,).
+        sizes: What a unit error of all outputs from one kept row to the next does at the latter, shape (K,).
+        felt: What a unit error there does to the answer, for the variances of :func:`paradrift.growth.ladder`, shape
+            (LEVELS, K).
     """
 
     table: Tableau
     kept: NDArray[np.int64]
     asked: Form
     fine: Tableau
+    variance: float
     doubt: Array
     sources: NDArray[np.int64]
     shares: Array
     through: Array
     gained: Array
+    sizes: Array
     felt: Array
 
     @property
@@ -141,7 +145,7 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
     Args:
         table: A chain that can be thinned.
         count: How many nodes to keep, at least 5.
-        variance: Data variance per element, for :attr:`Thin.doubt`.
+        variance: Data variance per element, for :attr:`Thin.felt`.
 
     Returns:
         The thinned chain.
@@ -150,9 +154,10 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
     assert fine.alpha is not None
     assert fine.sigma is not None
     measure, nodes = _lambda(table), len(kept) - 1
-    growth, measured = levels(fine, variance)[[-1, FLOOR]] / np.maximum(fine.alpha, SIGNAL)
+    growth = levels(fine, variance) / np.maximum(fine.alpha, SIGNAL)
     size, moved = nodes + 1, np.zeros(nodes)
-    a, b, doubt, felt = np.zeros((size, size)), np.zeros((size, size)), np.zeros((nodes, nodes)), np.zeros(nodes)
+    a, b, doubt = np.zeros((size, size)), np.zeros((size, size)), np.zeros((nodes, nodes))
+    felt, sizes = np.zeros((len(growth), nodes)), np.zeros(nodes)
     sources, shares = np.zeros((table.nodes, CORRECTOR), np.int64), np.zeros((table.nodes, CORRECTOR))
     through, gained = np.ones(table.rows), np.zeros((table.rows, CORRECTOR))
     steps, outputs = fine.band("a", 1), fine.band("b", 1)
@@ -175,8 +180,9 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
         a[index, index - 1] = whole
         b[index, :nodes] = weights @ predicted + whole * moved
         moved = weights @ (corrected - predicted)
-        doubt[index - 1] = growth[kept[index]] * (weights @ (corrected - centred))
-        felt[index - 1] = measured[kept[index]] * np.abs(weights).sum()
+        doubt[index - 1] = weights @ (corrected - centred)
+        felt[:, index - 1] = growth[:, kept[index]]
+        sizes[index - 1] = np.abs(weights).sum()
         used = np.arange(max(0, newest - CORRECTOR), newest)
         sources[rows, : len(used)], shares[rows, : len(used)] = used, corrected[:, used]
         state, gain = 1.0, np.zeros(CORRECTOR)
@@ -201,12 +207,14 @@ def thin(table: Tableau, count: int, variance: float) -> Thin:
         kept=kept,
         asked=table.form,
         fine=fine,
+        variance=variance,
         doubt=doubt,
         sources=sources,
         shares=shares,
         through=through,
         gained=gained,
         felt=felt,
+        sizes=sizes,
     )
 
 

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paradrift.averaging import Average, Averaged, Gathered, gather
-from paradrift.forms import Array, Form, preconditioned
+from paradrift.forms import Affine, Array, Form, preconditioned
+from paradrift.growth import SIGNAL
 from paradrift.guesses import Proposal
 from paradrift.noise import Chosen, Noise
 from paradrift.solvers.base import Outcome, Request
 from paradrift.solvers.solver import stride
+from paradrift.solvers.steepness import Steepness
 from paradrift.solvers.traces import told
 from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
@@ -41,6 +43,7 @@ class Averages:
         self._states, self._outputs = flat.new_zeros(nodes, *flat.shape), flat.new_zeros(nodes, *flat.shape)
         self._asked = torch.zeros(nodes, len(flat), dtype=torch.int64, device=flat.device)
         self._chosen, self._every = _spread(averaged, GAPS)
+        self._steepness = _steepness(averaged, len(flat), flat.device)
         self._told = torch.zeros(len(self._chosen), len(flat), dtype=torch.bool, device=flat.device)
         self._squares = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
         self._scale = torch.as_tensor(averaged.table.scale[:-1].copy()).to(flat)
@@ -69,7 +72,7 @@ class Averages:
         part = Averages(self.averaged, start, Chosen(self._fine, which.nonzero().flatten()), self.variance)
         for name in ("_states", "_outputs", "_asked", "_told"):
             setattr(part, name, getattr(self, name)[:, which])
-        part._squares = self._squares[which]
+        part._squares, part._steepness.slopes = self._squares[which], self._steepness.slopes[:, which]
         return part
 
     def hear(self, request: Request, answer: Tensor) -> None:
@@ -94,8 +97,11 @@ class Averages:
 
     def _enter(self, node: Tensor, sample: Tensor, x: Tensor, output: Tensor) -> None:
         p, q = (one[node][:, None] for one in self._affine)
-        self._states[node, sample] = x / self._scale[node][:, None]
-        self._outputs[node, sample] = p * x + q * output
+        state, found = x / self._scale[node][:, None], p * x + q * output
+        again = self._asked[node, sample] > 0
+        where = node[again], sample[again]
+        self._steepness.see(*where, state[again] - self._states[where], found[again] - self._outputs[where])
+        self._states[node, sample], self._outputs[node, sample] = state, found
         self._asked[node, sample] += 1
 
     def wanted(self, ended: bool) -> tuple[Request, Callable[[Tensor], None]] | None:
@@ -162,7 +168,7 @@ class Averages:
         Returns:
             The request, and the square of what the error does to the answer, shape (N,), float64, from its answer.
         """
-        averaged, gaps = self.averaged, len(self.averaged.felt)
+        averaged, gaps = self.averaged, self.averaged.table.nodes
         host = gap.cpu().numpy()
         halves, both = averaged.halves.of(np.concatenate([host, host + gaps])), sample.repeat(2)
         states = self._at(halves, both)
@@ -173,13 +179,12 @@ class Averages:
             node=torch.as_tensor(halves.row, device=states.device),
         )
         whole, weight = self._outputs[gap.repeat(2), both], self._column(halves.weight)
-        felt = torch.as_tensor(averaged.felt[host], device=states.device)
 
         def squares(answer: Tensor) -> Tensor:
             p, q = (self._column(one) for one in averaged.measured(halves.row))
             parts = weight * (p * request.x.flatten(1) + q * answer.flatten(1).to(states) - whole)
             first, second = parts.double().chunk(2)
-            return felt.square() * (first + second).square().mean(1)
+            return self._steepness.felt()[gap, sample].square() * (first + second).square().mean(1)
 
         return request, squares
 
@@ -251,6 +256,16 @@ class Averages:
     def _column(self, values: Array) -> Tensor:
         """One number for each state, shape (N, 1)."""
         return torch.as_tensor(values).to(self._states)[:, None]
+
+
+def _steepness(averaged: Averaged, samples: int, device: torch.device) -> Steepness:
+    table = averaged.table
+    assert table.alpha is not None
+    assert table.sigma is not None
+    alpha, sigma = np.maximum(table.alpha[:-1], SIGNAL), table.sigma[:-1]
+    p, q = preconditioned(Form.DATA, alpha, sigma, averaged.variance)
+    data = Affine(-p / q, 1 / q)
+    return Steepness(data, alpha, sigma, averaged.felt, averaged.variance, samples, device)
 
 
 def _spread(averaged: Averaged, most: int) -> tuple[Tensor, int]:

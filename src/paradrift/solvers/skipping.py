@@ -84,7 +84,7 @@ class Skipping(Protocol):
         ...
 
     def known(self) -> Tensor:
-        """Samples whose :meth:`doubts` tell something, at least, shape (S,), bool."""
+        """Samples whose :meth:`doubts` say what there is at least, shape (S,), bool."""
         ...
 
     def final(self) -> Tensor:

@@ -9,14 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paradrift.forms import Array
+from paradrift.forms import Array, Form, convert
+from paradrift.growth import SIGNAL
 from paradrift.guesses import Proposal
 from paradrift.noise import Noise
 from paradrift.solvers.base import Outcome, Request
 from paradrift.solvers.solver import stride
+from paradrift.solvers.steepness import Steepness
 from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
-from paradrift.thinning import CORRECTOR, Thin
+from paradrift.thinning import CORRECTOR, MEASURED, Thin
 
 
 class Trace:
@@ -30,11 +32,12 @@ class Trace:
     """
 
     def __init__(self, thinned: Thin, start: Tensor, noise: Noise, variance: float | None) -> None:
-        nodes, flat = len(thinned.felt), start.flatten(1)
+        nodes, flat = thinned.table.nodes, start.flatten(1)
         self.thinned, self.noise, self.variance = thinned, noise, variance
         self._start, self._shape = flat, start.shape[1:]
         self._outputs = flat.new_zeros(nodes, *flat.shape)
-        self._last = flat.clone()
+        self._states, self._last = torch.zeros_like(self._outputs), flat.clone()
+        self._steepness = _steepness(thinned, len(flat), flat.device)
         self.asked = torch.zeros(nodes, len(flat), dtype=torch.bool, device=flat.device)
         self._scale = torch.as_tensor(thinned.table.scale[:-1].copy()).to(flat)
         self._affine = [torch.as_tensor(one).to(flat) for one in thinned.measured(thinned.kept[:-1])]
@@ -57,12 +60,12 @@ class Trace:
         """
 
     def known(self) -> Tensor:
-        """Samples all of whose nodes have answered, shape (S,), bool."""
-        return self.asked.all(0)
+        """All of them: gaps of which a node was not asked yet count nothing, shape (S,), bool."""
+        return torch.ones_like(self.asked[0])
 
     def final(self) -> Tensor:
-        """The same: no round tells more."""
-        return self.known()
+        """Samples all of whose nodes have answered, shape (S,), bool."""
+        return self.asked.all(0)
 
     def of(self, which: Tensor) -> Trace:
         """The same of some samples.
@@ -75,6 +78,7 @@ class Trace:
         """
         part = Trace(self.thinned, self._start[which].unflatten(1, self._shape), self.noise, self.variance)
         part._outputs, part._last, part.asked = self._outputs[:, which], self._last[which], self.asked[:, which]
+        part._states, part._steepness.slopes = self._states[:, which], self._steepness.slopes[:, which]
         return part
 
     def hear(self, request: Request, answer: Tensor) -> None:
@@ -99,10 +103,14 @@ class Trace:
 
     def _enter(self, node: Tensor, sample: Tensor, x: Tensor, output: Tensor) -> None:
         p, q = (one[node][:, None] for one in self._affine)
-        self._outputs[node, sample] = p * x + q * output
+        state, found = x / self._scale[node][:, None], p * x + q * output
+        again = self.asked[node, sample]
+        where = node[again], sample[again]
+        self._steepness.see(*where, state[again] - self._states[where], found[again] - self._outputs[where])
+        self._states[node, sample], self._outputs[node, sample] = state, found
         self.asked[node, sample] = True
         last = node == len(self._outputs) - 1
-        self._last[sample[last]] = (x / self._scale[node][:, None])[last]
+        self._last[sample[last]] = state[last]
 
     def _unit(self) -> Tensor:
         """sqrt(v0) of each sample, shape (S,), float64."""
@@ -136,7 +144,8 @@ class Trace:
                 there = slice(rows.start + shift, rows.stop + shift)
                 apart[rows] += used[:, None, None] * self._outputs[there]
                 told[rows] &= self.asked[there] | (used == 0)[:, None]
-        total = over_rows(torch.where(told, apart.double().square().mean(-1), 0.0)).sqrt() / self._unit()
+        size = apart.double().square().mean(-1) * self._steepness.felt().square()
+        total = over_rows(torch.where(told, size, 0.0)).sqrt() / self._unit()
         return torch.nan_to_num(total, nan=torch.inf)
 
     def _walk(self, wanted: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -205,8 +214,8 @@ class Trace:
         Returns:
             The request, in rows of the whole chain, and the error of each sample from its answer: sizes, added up.
         """
-        every = stride(len(self.thinned.felt), verify)
-        gaps = np.arange(len(self.thinned.felt))[::every]
+        every = stride(self.thinned.table.nodes, verify)
+        gaps = np.arange(self.thinned.table.nodes)[::every]
         rows = self.thinned.middles[gaps]
         states, interpolated = self._walk(rows)
         fine, samples = self.thinned.fine, len(self._start)
@@ -219,7 +228,7 @@ class Trace:
             node=asked.repeat_interleave(samples),
         )
         p, q = (self._rows(one) for one in self.thinned.measured(rows))
-        felt = torch.as_tensor(self.thinned.felt[gaps]).to(states.device)[:, None]
+        felt = torch.as_tensor(self.thinned.sizes[gaps], device=states.device)[:, None] * self._steepness.felt()[gaps]
 
         def errors(answer: Tensor) -> Tensor:
             x, output = (one.flatten(1).to(interpolated).view_as(interpolated) for one in (request.x, answer))
@@ -227,6 +236,15 @@ class Trace:
             return torch.nan_to_num(every * over_rows(felt * defect) / self._unit(), nan=torch.inf)
 
         return request, errors
+
+
+def _steepness(thinned: Thin, samples: int, device: torch.device) -> Steepness:
+    table = thinned.table
+    assert table.alpha is not None
+    assert table.sigma is not None
+    alpha, sigma = np.maximum(table.alpha[:-1], SIGNAL), table.sigma[:-1]
+    data = convert(MEASURED, Form.DATA, alpha, sigma)
+    return Steepness(data, alpha, sigma, thinned.felt, thinned.variance, samples, device)
 
 
 def told(outcome: Outcome, table: Tableau) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
