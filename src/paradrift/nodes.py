@@ -33,7 +33,7 @@ class _Rule(NamedTuple):
 
 
 INTERPOLATED = _Rule(needed=20, rate=0.27, least=12, most=0.7, spared=0.55, order=3.0)
-AVERAGED = _Rule(needed=100, rate=0.5, least=24, most=0.4, spared=0.25, order=1.25)
+AVERAGED = _Rule(needed=100, rate=0.6, least=24, most=0.45, spared=0.25, order=1.25)
 
 
 class Nodes(Protocol):

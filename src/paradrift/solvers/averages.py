@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paradrift.averaging import Average, Averaged, Gathered, gather
-from paradrift.forms import Affine, Array, Form, preconditioned
-from paradrift.growth import SIGNAL
+from paradrift.forms import Array, Form, preconditioned
 from paradrift.guesses import Proposal
 from paradrift.noise import Chosen, Noise
 from paradrift.solvers.base import Outcome, Request
@@ -40,10 +39,10 @@ class Averages:
         self.averaged, self.variance, self._shape, self._fine = averaged, variance, start.shape[1:], noise
         columns, shares = (torch.as_tensor(one, device=flat.device) for one in (averaged.columns, averaged.shares))
         self.noise: Noise = Gathered(noise, columns, shares)
-        self._states, self._outputs = flat.new_zeros(nodes, *flat.shape), flat.new_zeros(nodes, *flat.shape)
+        self._states, self._outputs, self._raw = (flat.new_zeros(nodes, *flat.shape) for _ in range(3))
         self._asked = torch.zeros(nodes, len(flat), dtype=torch.int64, device=flat.device)
         self._chosen, self._every = _spread(averaged, GAPS)
-        self._steepness = _steepness(averaged, len(flat), flat.device)
+        self._steepness = Steepness(averaged.table, averaged.felt, averaged.variance, len(flat), flat.device)
         self._told = torch.zeros(len(self._chosen), len(flat), dtype=torch.bool, device=flat.device)
         self._squares = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
         self._scale = torch.as_tensor(averaged.table.scale[:-1].copy()).to(flat)
@@ -70,7 +69,7 @@ class Averages:
         """
         start = self._states[0][which].unflatten(1, self._shape)
         part = Averages(self.averaged, start, Chosen(self._fine, which.nonzero().flatten()), self.variance)
-        for name in ("_states", "_outputs", "_asked", "_told"):
+        for name in ("_states", "_outputs", "_raw", "_asked", "_told"):
             setattr(part, name, getattr(self, name)[:, which])
         part._squares, part._steepness.slopes = self._squares[which], self._steepness.slopes[:, which]
         return part
@@ -100,8 +99,8 @@ class Averages:
         state, found = x / self._scale[node][:, None], p * x + q * output
         again = self._asked[node, sample] > 0
         where = node[again], sample[again]
-        self._steepness.see(*where, state[again] - self._states[where], found[again] - self._outputs[where])
-        self._states[node, sample], self._outputs[node, sample] = state, found
+        self._steepness.see(*where, state[again] - self._states[where], output[again] - self._raw[where])
+        self._states[node, sample], self._outputs[node, sample], self._raw[node, sample] = state, found, output
         self._asked[node, sample] += 1
 
     def wanted(self, ended: bool) -> tuple[Request, Callable[[Tensor], None]] | None:
@@ -143,7 +142,7 @@ class Averages:
         return torch.where(self.known(), torch.nan_to_num(total, nan=torch.inf), torch.inf)
 
     def check(self, verify: int) -> tuple[Request, Callable[[Tensor], Tensor]]:
-        """The halves of some gaps at the path as it stands; a root sum of squares, as the noises are independent.
+        """The halves of some gaps at the path as it stands: sizes, added up, to be on the safe side.
 
         Args:
             verify: Rows that may be asked of each sample, at least 2.
@@ -157,8 +156,8 @@ class Averages:
         request, defects = self._halves(chosen.to(samples.device).repeat_interleave(len(samples)), sample)
 
         def errors(answer: Tensor) -> Tensor:
-            squares = over_rows(defects(answer).unflatten(0, (len(chosen), len(samples))))
-            return torch.nan_to_num((every * squares).sqrt() / self._unit(), nan=torch.inf)
+            sizes = over_rows(defects(answer).sqrt().unflatten(0, (len(chosen), len(samples))))
+            return torch.nan_to_num(every * sizes / self._unit(), nan=torch.inf)
 
         return request, errors
 
@@ -256,16 +255,6 @@ class Averages:
     def _column(self, values: Array) -> Tensor:
         """One number for each state, shape (N, 1)."""
         return torch.as_tensor(values).to(self._states)[:, None]
-
-
-def _steepness(averaged: Averaged, samples: int, device: torch.device) -> Steepness:
-    table = averaged.table
-    assert table.alpha is not None
-    assert table.sigma is not None
-    alpha, sigma = np.maximum(table.alpha[:-1], SIGNAL), table.sigma[:-1]
-    p, q = preconditioned(Form.DATA, alpha, sigma, averaged.variance)
-    data = Affine(-p / q, 1 / q)
-    return Steepness(data, alpha, sigma, averaged.felt, averaged.variance, samples, device)
 
 
 def _spread(averaged: Averaged, most: int) -> tuple[Tensor, int]:

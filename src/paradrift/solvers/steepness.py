@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from paradrift.forms import Affine, Array
-from paradrift.growth import FLOOR, LEVELS
+from paradrift.forms import Array
+from paradrift.growth import FLOOR, LEVELS, SIGNAL
+from paradrift.slopes import gaussian, in_form, to_data
+from paradrift.tableau import Tableau
 
 
 class Steepness:
-    r"""Secants of each node, as the sweep takes them: :math:`s = \langle dx, dF\rangle / \langle dx, dx\rangle`.
+    r"""Secants of each node, as the sweep takes them: :math:`s = \langle dx, df\rangle / \langle dx, dx\rangle`.
 
     The variance of Gaussian data that would be as steep, :math:`v = \rho^2 s_D / (1 - s_D)`, the largest at or before a
-    node, says which growth an error there has (:mod:`paradrift.growth`). Where nothing was measured nothing is damped.
+    node, says which growth an error there has (:mod:`paradrift.growth`); where nothing was measured nothing is damped.
+    That is at most 1 in x / alpha. Between two modes a path is steeper than any Gaussian, and errors grow: what counts
+    is the response of the chain to a change in the direction of the secants, where that is more.
 
     Args:
-        data: How the data prediction follows from the state and the output: p times the state plus q times F, shapes
-            (K,).
-        alpha: Signal level of each node, shape (K,), positive.
-        sigma: Noise level, shape (K,).
-        felt: What a unit error does to the answer, for the variances of :func:`paradrift.growth.ladder`, shape
-            (LEVELS, K).
+        table: The thinned chain.
+        felt: What a unit error after each node does to the answer, for the variances of
+            :func:`paradrift.growth.ladder`, shape (LEVELS, K).
         variance: Data variance per element, the bottom of the ladder.
         samples: Number of samples S.
         device: Where the samples are.
     """
 
-    def __init__(
-        self, data: Affine, alpha: Array, sigma: Array, felt: Array, variance: float, samples: int, device: torch.device
-    ) -> None:
-        self._variance = variance
-        self._skip, self._out, self._noise, self._growth = (
-            torch.as_tensor(one, dtype=torch.float64, device=device)
-            for one in (data.p * alpha, data.q * alpha, (sigma / alpha) ** 2, felt)
-        )
+    def __init__(self, table: Tableau, felt: Array, variance: float, samples: int, device: torch.device) -> None:
+        assert table.alpha is not None
+        assert table.sigma is not None
+        self._table, self._variance, self._device = table, variance, device
+        alpha = np.maximum(table.alpha[:-1], SIGNAL)
+        p, q = (vector[:-1] for vector in to_data(table))
+        self._skip, self._out = self._column(p), self._column(q / alpha)
+        self._noise, self._growth = self._column((table.sigma[:-1] / alpha) ** 2), torch.as_tensor(felt, device=device)
+        self._prior = self._column(in_form(table, gaussian(table, variance))[:-1])
         self.slopes = torch.full((len(alpha), samples), torch.nan, dtype=torch.float64, device=device)
 
     def see(self, node: Tensor, sample: Tensor, dx: Tensor, df: Tensor) -> None:
@@ -44,16 +47,36 @@ class Steepness:
             node: Nodes, shape (N,).
             sample: Samples, shape (N,).
             dx: Changes of their states, shape (N, D).
-            df: Changes of their outputs F, shape (N, D).
+            df: Changes of the model's outputs, shape (N, D).
         """
         slope = (dx.double() * df).sum(1) / dx.double().square().sum(1)
         self.slopes[node, sample] = torch.where(torch.isfinite(slope), slope, self.slopes[node, sample])
 
     def felt(self) -> Tensor:
-        """What a unit error from each node on does to the answer, shape (K, S), float64."""
-        slope = (self._skip[:, None] + self._out[:, None] * self.slopes).nan_to_num(0.0)
-        shown = torch.where(slope < 1, self._noise[:, None] * slope / (1 - slope), torch.inf).clamp(min=self._variance)
+        """What a unit error after each node does to the answer, shape (K, S), float64."""
+        steep = torch.nan_to_num((self.slopes - self._skip) / self._out, nan=0.0)
+        shown = torch.where(steep < 1, self._noise * steep / (1 - steep), torch.inf).clamp(min=self._variance)
         shown = torch.where(self.slopes.isnan(), 0.0, shown).cummax(0).values
         grade = torch.where(shown > 0, shown / self._variance, torch.inf).log2() / 2
         level = grade.clamp(FLOOR, LEVELS - 1).ceil().long()
-        return self._growth[level, torch.arange(len(level), device=level.device)[:, None]]
+        known = self._growth[level, torch.arange(len(level), device=level.device)[:, None]]
+        return torch.maximum(known, self._response()) if bool((steep > 1).any()) else known
+
+    def _response(self) -> Tensor:
+        """What a unit change of the row after each node does to the answer with the secants, shape (K, S)."""
+        table, nodes = self._table, len(self.slopes)
+        assert table.alpha is not None
+        slopes = torch.where(self.slopes.isnan(), self._prior, self.slopes)
+        felt = [slopes.new_zeros(slopes.shape[1]) for _ in range(nodes + 1)]
+        felt[nodes] = felt[nodes] + 1 / table.alpha[-1]
+        lags = sorted({*table.lags[0], *table.lags[1]})
+        bands = {lag: (table.band("a", lag).tolist(), table.band("b", lag).tolist()) for lag in lags}
+        for row in range(nodes - 1, 0, -1):
+            for lag in lags:
+                if row + lag <= nodes:
+                    a, b = bands[lag]
+                    felt[row] = felt[row] + (a[row + lag] + b[row + lag] * slopes[row]) * felt[row + lag]
+        return torch.stack(felt[1:]).abs()
+
+    def _column(self, values: Array) -> Tensor:
+        return torch.as_tensor(values.copy(), device=self._device)[:, None]

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paradrift.forms import Array, Form, convert
-from paradrift.growth import SIGNAL
+from paradrift.forms import Array
 from paradrift.guesses import Proposal
 from paradrift.noise import Noise
 from paradrift.solvers.base import Outcome, Request
@@ -18,7 +17,7 @@ from paradrift.solvers.solver import stride
 from paradrift.solvers.steepness import Steepness
 from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
-from paradrift.thinning import CORRECTOR, MEASURED, Thin
+from paradrift.thinning import CORRECTOR, Thin
 
 
 class Trace:
@@ -36,8 +35,9 @@ class Trace:
         self.thinned, self.noise, self.variance = thinned, noise, variance
         self._start, self._shape = flat, start.shape[1:]
         self._outputs = flat.new_zeros(nodes, *flat.shape)
-        self._states, self._last = torch.zeros_like(self._outputs), flat.clone()
-        self._steepness = _steepness(thinned, len(flat), flat.device)
+        self._states, self._raw = torch.zeros_like(self._outputs), torch.zeros_like(self._outputs)
+        self._last = flat.clone()
+        self._steepness = Steepness(thinned.table, thinned.felt, thinned.variance, len(flat), flat.device)
         self.asked = torch.zeros(nodes, len(flat), dtype=torch.bool, device=flat.device)
         self._scale = torch.as_tensor(thinned.table.scale[:-1].copy()).to(flat)
         self._affine = [torch.as_tensor(one).to(flat) for one in thinned.measured(thinned.kept[:-1])]
@@ -78,7 +78,8 @@ class Trace:
         """
         part = Trace(self.thinned, self._start[which].unflatten(1, self._shape), self.noise, self.variance)
         part._outputs, part._last, part.asked = self._outputs[:, which], self._last[which], self.asked[:, which]
-        part._states, part._steepness.slopes = self._states[:, which], self._steepness.slopes[:, which]
+        part._states, part._raw = self._states[:, which], self._raw[:, which]
+        part._steepness.slopes = self._steepness.slopes[:, which]
         return part
 
     def hear(self, request: Request, answer: Tensor) -> None:
@@ -106,8 +107,8 @@ class Trace:
         state, found = x / self._scale[node][:, None], p * x + q * output
         again = self.asked[node, sample]
         where = node[again], sample[again]
-        self._steepness.see(*where, state[again] - self._states[where], found[again] - self._outputs[where])
-        self._states[node, sample], self._outputs[node, sample] = state, found
+        self._steepness.see(*where, state[again] - self._states[where], output[again] - self._raw[where])
+        self._states[node, sample], self._outputs[node, sample], self._raw[node, sample] = state, found, output
         self.asked[node, sample] = True
         last = node == len(self._outputs) - 1
         self._last[sample[last]] = state[last]
@@ -236,15 +237,6 @@ class Trace:
             return torch.nan_to_num(every * over_rows(felt * defect) / self._unit(), nan=torch.inf)
 
         return request, errors
-
-
-def _steepness(thinned: Thin, samples: int, device: torch.device) -> Steepness:
-    table = thinned.table
-    assert table.alpha is not None
-    assert table.sigma is not None
-    alpha, sigma = np.maximum(table.alpha[:-1], SIGNAL), table.sigma[:-1]
-    data = convert(MEASURED, Form.DATA, alpha, sigma)
-    return Steepness(data, alpha, sigma, thinned.felt, thinned.variance, samples, device)
 
 
 def told(outcome: Outcome, table: Tableau) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
