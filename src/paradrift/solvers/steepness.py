@@ -60,7 +60,10 @@ class Steepness:
         grade = torch.where(shown > 0, shown / self._variance, torch.inf).log2() / 2
         level = grade.clamp(FLOOR, LEVELS - 1).ceil().long()
         known = self._growth[level, torch.arange(len(level), device=level.device)[:, None]]
-        return torch.maximum(known, self._response()) if bool((steep > 1).any()) else known
+        unstable = (steep > 1).any(0)
+        if not bool(unstable.any()):
+            return known
+        return torch.where(unstable, torch.maximum(known, self._response()), known)
 
     def _response(self) -> Tensor:
         """What a unit change of the row after each node does to the answer with the secants, shape (K, S)."""
