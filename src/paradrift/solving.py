@@ -27,7 +27,7 @@ from paradrift.samplers import Gridded, Sampler
 from paradrift.solution import Recipe, Round, Solution, Stats, Status
 from paradrift.solvers.base import Outcome, Solving
 from paradrift.solvers.method import Method, Problem
-from paradrift.solvers.skipping import asks
+from paradrift.solvers.skipping import able, asks
 from paradrift.solvers.sweep import Solver
 from paradrift.solvers.thinned import thinned
 from paradrift.solvers.wavefront import wavefront
@@ -94,6 +94,7 @@ def rounds(  # noqa: DOC403, DOC405
         check_noise(own)
     if isinstance(solver, Solver):
         table, solver = prepare.table_for(denoiser, own, None, None, solver)
+        solver = able(table, solver, trajectory, generator is not None)
     else:
         table = prepare.in_form_of(denoiser, own)
     samples = shape[0]

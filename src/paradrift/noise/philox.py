@@ -33,6 +33,7 @@ from paradrift.noise.counter import MASK, normals, philox
 _CHUNK = 1 << 14  # blocks at a time: eight int64 temporaries of this size fit a CPU's second-level cache
 _CHUNK_DEVICE = 1 << 22
 _PAGE = 1 << 16  # numbers in a page of Buffered
+HELD = 64  # pages, at most, beside those of one draw
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -124,14 +125,15 @@ class Buffered:
     """Counter-based noise made in pages of columns, for windows that advance a little in every round.
 
     One draw of :class:`Philox` costs some hundred tensor operations however small it is. Pages hold as many columns as
-    make that cost vanish, and go when the slowest sample has passed them. Values do not change.
+    make that cost vanish, and go when the slowest sample has passed them, or when many newer ones are held; they are
+    made again where they are asked for again. Values do not change.
 
     Args:
         noise: The source.
         samples: Number of samples S; indices run below it.
         columns: How many columns will be asked for, about; no page is made for more.
 
-    Cost: memory for a page (2^16 numbers, or one column of all samples) and for those that the window touches.
+    Cost: memory for a page (2^16 numbers, or one column of all samples) and for those that the window touches, or 64.
 
     Example:
         >>> source = Philox(seed=0, shape=(3,))
@@ -170,6 +172,8 @@ class Buffered:
             return self._noise.draw(samples, columns)
         low, high = (int(bound) // self._width for bound in columns.aminmax())
         pages = [self._page(index) for index in range(low, high + 1)]
+        for old in list(self._pages)[: -max(HELD, len(pages))]:
+            del self._pages[old]
         table = pages[0] if len(pages) == 1 else torch.cat(pages, 1)
         device = table.device
         return table[samples.to(device)[:, None], (columns - low * self._width).to(device)]
@@ -187,10 +191,12 @@ class Buffered:
         """Nothing to leave behind: no generator is touched."""
 
     def _page(self, index: int) -> Tensor:
-        if index not in self._pages:
+        page = self._pages.pop(index, None)
+        if page is None:
             columns = torch.arange(index * self._width, (index + 1) * self._width).expand(self._samples, -1)
-            self._pages[index] = self._noise.draw(torch.arange(self._samples), columns)
-        return self._pages[index]
+            page = self._noise.draw(torch.arange(self._samples), columns)
+        self._pages[index] = page  # the newest last
+        return page
 
 
 def _normals(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int | Tensor, int | Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from paradrift.averaging import Average, Averaged, Gathered, gather
-from paradrift.forms import Array, Form, preconditioned
+from paradrift.forms import Affine, Array, Form, preconditioned
 from paradrift.guesses import Proposal
 from paradrift.noise import Chosen, Noise
 from paradrift.solvers.base import Outcome, Request
@@ -103,24 +103,24 @@ class Averages:
         self._states[node, sample], self._outputs[node, sample], self._raw[node, sample] = state, found, output
         self._asked[node, sample] += 1
 
-    def wanted(self, ended: bool) -> tuple[Request, Callable[[Tensor], None]] | None:
+    def wanted(self, ended: Tensor | None) -> tuple[Request, Callable[[Tensor], None]] | None:
         """The halves of a few gaps, each as soon as its node has been asked often enough to lie about where it will.
 
         Args:
-            ended: Whether the chain is solved.
+            ended: Samples whose chain is solved, shape (S,), bool: no others are asked for; None before the end.
 
         Returns:
             The request, and who takes the answer; None where there is nothing to ask.
         """
-        due = (self._asked[self._chosen] >= (1 if ended else ASKED)) & ~self._told
+        due = (self._asked[self._chosen] >= ASKED if ended is None else ended) & ~self._told
         if not bool(due.any()):
             return None
         which, sample = due.nonzero(as_tuple=True)
-        self._told |= due
         request, defects = self._halves(self._chosen[which], sample)
 
         def take(answer: Tensor) -> None:
             self._squares.index_add_(0, sample, defects(answer))
+            self._told |= due
 
         return request, take
 
@@ -210,9 +210,7 @@ class Averages:
             The proposal.
         """
         inside, fine, samples = self.averaged.inside.of(rows), self.averaged.fine, len(self._squares)
-        assert fine.alpha is not None
-        assert fine.sigma is not None
-        p, q = preconditioned(Form.DATA, fine.alpha[rows], fine.sigma[rows], self.averaged.variance)
+        p, q = self._to_data(rows)
         which, each = np.repeat(np.arange(len(rows)), samples), torch.arange(samples, device=self._squares.device)
         states = self._at(inside.of(which), each.repeat(len(rows))).unflatten(0, (len(rows), samples))
         outputs = self._outputs[torch.as_tensor(inside.gap, device=states.device)]
@@ -249,8 +247,19 @@ class Averages:
         """sqrt(v0) of each sample, shape (S,), float64."""
         if self.variance is not None:
             return torch.full_like(self._squares, self.variance**0.5)
-        data = self.proposal(self.averaged.kept[-2:-1], whole=False).data[0]
+        nodes = torch.arange(len(self._asked), device=self._asked.device)[:, None]
+        last = torch.where(self._asked > 0, nodes, 0).amax(0)  # the newest prediction that there is
+        at, sample = self.averaged.kept[last.cpu().numpy()], torch.arange(len(last), device=last.device)
+        p, q = (self._column(one) for one in self._to_data(at))
+        data = (self._outputs[last, sample] - p * self._states[last, sample]) / q
         return data.double().square().mean(1).sqrt()
+
+    def _to_data(self, rows: NDArray[np.int64]) -> Affine:
+        """F as p times the state plus q times the data prediction, at some rows."""
+        fine = self.averaged.fine
+        assert fine.alpha is not None
+        assert fine.sigma is not None
+        return preconditioned(Form.DATA, fine.alpha[rows], fine.sigma[rows], self.averaged.variance)
 
     def _column(self, values: Array) -> Tensor:
         """One number for each state, shape (N, 1)."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from paradrift.averaging import average, averageable
 from paradrift.guesses import Proposal
+from paradrift.nodes import Every
 from paradrift.noise import Noise
 from paradrift.solvers.averages import Averages
 from paradrift.solvers.base import Outcome, Request
@@ -72,11 +73,11 @@ class Skipping(Protocol):
         """
         ...
 
-    def wanted(self, ended: bool) -> Wanted | None:
+    def wanted(self, ended: Tensor | None) -> Wanted | None:
         """What must be asked beside the chain to know how far it is off.
 
         Args:
-            ended: Whether the chain is solved, so that nothing better is to come.
+            ended: Samples whose chain is solved, shape (S,), bool: no others are asked for; None before the end.
 
         Returns:
             A request, and who takes the answer; or None.
@@ -150,6 +151,22 @@ def begin(table: Tableau, solver: Solver) -> int:
     if count == table.nodes or (table.noisy and stop.finish is False):
         return table.nodes
     return count if thinnable(table) or averageable(table) else table.nodes
+
+
+def able(table: Tableau, solver: Solver, keep: bool, drawn: bool) -> Solver:
+    """A solver that may thin a chain where it can be.
+
+    Args:
+        table: The sampler's table.
+        solver: The choices.
+        keep: Whether all rows are kept. With noise only rows that were asked one by one are a path of the sampler, and
+            have a certificate.
+        drawn: Whether noises come from a generator, which draws each of them once.
+
+    Returns:
+        The solver; one that asks every node of a chain with noise where it must.
+    """
+    return dataclasses.replace(solver, nodes=Every()) if table.noisy and (keep or drawn) else solver
 
 
 def asks(table: Tableau, solver: Solver, width: int) -> tuple[int, int]:

@@ -56,9 +56,9 @@ def thinned(  # noqa: DOC403, DOC405
         noise: Where noises come from; a thinned chain asks for some of them more than once.
         solver: The choices.
         variance: Data variance per element v0; None to take the mean square of each sample's own data prediction.
-        keep: Whether to keep all rows; those that were skipped follow from the interpolated outputs. With noise every
-            node is asked then.
-        lead: Windows that a sample may be ahead of the slowest; with noise, every node is asked unless it is None.
+        keep: Whether to keep all rows; those that were skipped follow from the interpolated outputs. With noise there
+            are none: see :func:`paradrift.solvers.skipping.able`.
+        lead: Windows that a sample may be ahead of the slowest.
         observe: Called after each round.
 
     Yields:
@@ -68,8 +68,7 @@ def thinned(  # noqa: DOC403, DOC405
         The outcome.
     """
     count, stop = begin(table, solver), solver.stop
-    every = count == table.nodes or (table.noisy and (keep or lead is not None))
-    if every or not isinstance(stop, Tolerance):
+    if count == table.nodes or not isinstance(stop, Tolerance):
         whole = sweep(table, start, noise, solver, variance=variance, keep=keep, lead=lead, observe=observe)
         return (yield from whole)
     solve = _Solve(table, start, noise, solver, stop, variance, keep, Progress(table, start, observe))
@@ -146,13 +145,13 @@ class _Solve:
         )
         outcome = yield from _asking(solving, samples, rows, trace)
         trace.take(outcome)
-        if not self._spent() and (more := trace.wanted(ended=True)) is not None:
-            self.took[samples[more[0].sample.unique()]] += 1
-            yield from _beside(more, samples)
+        unsettled = torch.tensor([one is not Status.CONVERGED for one in outcome.status], device=samples.device)
+        ended = ~unsettled
+        if not self._spent() and Status.INTERRUPTED not in outcome.status and bool(ended.any()):
+            yield from self._beside(trace.wanted(ended), samples)
         doubt, answers = trace.doubts(), self._book(samples, outcome)
         self.error[samples] += doubt
-        unsettled = torch.tensor([one is not Status.CONVERGED for one in outcome.status], device=samples.device)
-        good = ~unsettled & (doubt <= allowed)
+        good = ended & trace.final() & (doubt <= allowed)
         stages: list[Stage] = []
         if bool(good.any()):
             stages.append(self._checked(samples[good], trace.of(good), answers[good]))
@@ -170,6 +169,18 @@ class _Solve:
                 which = left & early & (wanted == more)
                 stages.append(self._next(samples[which], more, None if trusted is None else trusted.of(which)))
         return stages
+
+    def _beside(self, more: Wanted | None, samples: Tensor) -> Generator[Request, Tensor, None]:
+        """A round of its own for what a trace wants to know."""
+        if more is None:
+            return
+        request, take = more
+        self.took[samples[request.sample.unique()]] += 1
+        try:
+            answer = yield dataclasses.replace(request, sample=samples[request.sample])
+        except (Interrupted, KeyboardInterrupt):
+            return  # not known: no answer is taken for settled
+        take(answer)
 
     def _next(self, samples: Tensor, count: int, trace: Skipping | None) -> Stage:
         """What samples go on with: from the path of a settled chain, or anew where the first rounds said no."""
@@ -258,7 +269,7 @@ def _asking(
         request = next(solving)
         while True:
             asked = dataclasses.replace(request, sample=samples[request.sample], node=rows[request.node])
-            more = None if trace is None or request.model else trace.wanted(ended=False)
+            more = None if trace is None or request.model else trace.wanted(None)
             if more is not None:
                 beside = dataclasses.replace(more[0], sample=samples[more[0].sample])
                 asked = joined([asked, beside])
@@ -275,13 +286,3 @@ def _asking(
             request = solving.send(answer)
     except StopIteration as end:
         return end.value
-
-
-def _beside(more: Wanted, samples: Tensor) -> Generator[Request, Tensor, None]:
-    """A round of its own for what a trace wants to know."""
-    request, take = more
-    try:
-        answer = yield dataclasses.replace(request, sample=samples[request.sample])
-    except (Interrupted, KeyboardInterrupt):
-        return  # unknown: no answer is taken for settled
-    take(answer)

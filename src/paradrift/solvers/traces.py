@@ -52,11 +52,11 @@ class Trace:
         """Those that it keeps."""
         return self.thinned.kept
 
-    def wanted(self, ended: bool) -> None:
+    def wanted(self, ended: Tensor | None) -> None:
         """Nothing: what was asked tells how far the chain is off.
 
         Args:
-            ended: Whether the chain is solved.
+            ended: Samples whose chain is solved, shape (S,), bool; None before the end.
         """
 
     def known(self) -> Tensor:
