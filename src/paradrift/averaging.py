@@ -161,7 +161,9 @@ class Gathered:
             Shape (S, K, *shape).
         """
         rows = columns.to(self.columns.device)
-        return gather(self.noise, samples, self.columns[rows], self.shares[rows])
+        shares = self.shares[rows]
+        used = int((shares != 0).any(0).any(0).sum()) or 1  # weights of zero come last
+        return gather(self.noise, samples, self.columns[rows, :used], shares[..., :used])
 
     def release(self, column: int) -> None:
         """Nothing: a finer chain may ask for it.
@@ -332,6 +334,11 @@ def _averages(inside: Average, alpha: Array, first: NDArray[np.int64], last: NDA
     )
 
 
+def _used(weights: Array) -> list[int]:
+    """Where weights are not zero."""
+    return np.flatnonzero(weights).tolist()
+
+
 def _chain(
     table: Tableau, variance: float, edges: NDArray[np.int64], wholes: Average, ends: tuple[Array, Array, Array]
 ) -> tuple[Tableau, NDArray[np.int64], Array]:
@@ -360,11 +367,12 @@ def _chain(
             if source >= 0 and weight != 0:
                 a[row, source] += weight * fine_p[source]
                 b[row, source] = weight * fine_q[source]
-        columns[row, :longest] = np.minimum(edges[old] + 1 + np.arange(longest), table.rows - 1)
-        shares[row, :longest] = through[row] * ends[2][old] - grown * wholes.noises[old]
-        if row < gaps:
-            columns[row, longest:] = np.minimum(edges[row] + 1 + np.arange(longest), table.rows - 1)
-            shares[row, longest:] = wholes.noises[row]
+        weights = through[row] * ends[2][old] - grown * wholes.noises[old], *wholes.noises[row:][:1]
+        found = [
+            (edges[old + place] + 1 + index, one[index]) for place, one in enumerate(weights) for index in _used(one)
+        ]
+        for place, (column, share) in enumerate(found):
+            columns[row, place], shares[row, place] = column, share
         c[row, row] = 1.0
     assert table.alpha is not None
     assert table.sigma is not None

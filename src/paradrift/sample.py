@@ -76,8 +76,9 @@ def sample(
         window: Which nodes are worked on; ``Auto()`` plans it from measured costs.
         slopes: How defects travel.
         guess: Where entering nodes start.
-        nodes: Which nodes of a chain without noise are evaluated: ``Thinned()`` interpolates those that the tolerance
-            does not need, ``Every()`` evaluates all.
+        nodes: Which nodes of a chain are evaluated: ``Thinned()`` interpolates, or averages with noise, those that the
+            tolerance does not need, ``Every()`` evaluates all. With noise all are where the path is kept or certified, or
+            a generator draws.
         stop: When rows are settled; ``KL(nats)`` bounds the divergence from the sequential sampler's law.
         tol: Short for ``stop=Tolerance(tol)``: distance of each final sample to the sequential answer, rms over
             elements in units of the data's standard deviation.

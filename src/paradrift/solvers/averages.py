@@ -238,9 +238,10 @@ class Averages:
 
     def _shaken(self, some: Average, sample: Tensor) -> Tensor:
         """The noise of states beside the beginnings of their gaps, shape (N, D)."""
-        columns = self.averaged.edges[some.gap][:, None] + 1 + np.arange(some.noises.shape[1])
+        used = 1 + int(np.flatnonzero(some.noises.any(0)).max(initial=0))
+        columns = self.averaged.edges[some.gap][:, None] + 1 + np.arange(used)
         columns = torch.as_tensor(np.minimum(columns, self.averaged.fine.rows - 1), device=sample.device)
-        shares = torch.as_tensor(some.noises, device=sample.device)
+        shares = torch.as_tensor(some.noises[:, :used], device=sample.device)
         return gather(self._fine, sample, columns[:, None], shares[:, None])[:, 0].flatten(1).to(self._states)
 
     def _unit(self) -> Tensor:

@@ -24,7 +24,7 @@ class Solver:
         verify: Most nodes, evenly spread over the chain, that are evaluated once more at their accepted states,
             to measure the defects that were left (and one more round at the end); the reported error is built on
             them. 0: on predictions made while settling.
-        nodes: Which nodes of a chain without noise the model is asked at; the others are interpolated.
+        nodes: Which nodes of a chain the model is asked at; the others are interpolated, or averaged with noise.
         max_rounds: Budget of rounds; None for no limit (a chain never needs more rounds than it has nodes, per sweep
             that is asked for).
     """
