@@ -32,6 +32,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -188,20 +189,16 @@ def gather(noise: Noise, samples: Tensor, columns: Tensor, shares: Tensor) -> Te
     Returns:
         Shape (S, K, *shape).
     """
-    total: Tensor | None = None
-    begin, length = 0, columns.shape[2]
-    while begin < length:
-        one = noise.draw(samples, columns[:, :, begin])
-        many = max(0, min(length - begin - 1, DRAWN // max(1, one.numel()) - 1))
-        rest = columns[:, :, begin + 1 : begin + 1 + many]
-        more = noise.draw(samples, rest.flatten(1)).unflatten(1, rest.shape[1:]).unbind(2) if many else ()
-        weights = shares.to(one)[(...,) + (None,) * (one.ndim - 2)]
-        for index, drawn in enumerate((one, *more), start=begin):
-            term = weights[:, :, index] * drawn
-            total = term if total is None else total + term
-        begin += 1 + many
-    assert total is not None
-    return total
+    like = noise.draw(samples[:1], columns[:1, 0, :1])[:, 0]
+    many = max(1, DRAWN // max(1, len(samples) * columns.shape[2] * like.numel()))  # sums whose terms are drawn at once
+    found: list[Tensor] = []
+    for own, weights in zip(columns.split(many, 1), shares.to(like).split(many, 1), strict=True):
+        drawn = noise.draw(samples, own.flatten(1)).unflatten(1, own.shape[1:])
+        total = torch.zeros_like(drawn[:, :, 0])
+        for term, weight in zip(drawn.unbind(2), weights.unbind(2), strict=True):
+            total += weight[(...,) + (None,) * (term.ndim - 2)] * term
+        found.append(total)
+    return torch.cat(found, 1)
 
 
 def averageable(table: Tableau) -> bool:

@@ -77,8 +77,8 @@ def sample(
         slopes: How defects travel.
         guess: Where entering nodes start.
         nodes: Which nodes of a chain are evaluated: ``Thinned()`` interpolates, or averages with noise, those that the
-            tolerance does not need, ``Every()`` evaluates all. With noise all are where the path is kept or certified, or
-            a generator draws.
+            tolerance does not need, ``Every()`` evaluates all. With noise, all are where the path is kept or certified,
+            and where a generator draws.
         stop: When rows are settled; ``KL(nats)`` bounds the divergence from the sequential sampler's law.
         tol: Short for ``stop=Tolerance(tol)``: distance of each final sample to the sequential answer, rms over
             elements in units of the data's standard deviation.

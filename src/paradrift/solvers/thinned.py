@@ -33,7 +33,7 @@ from paradrift.solvers.together import Stage, joined, together
 from paradrift.stopping import Tolerance
 from paradrift.tableau import Tableau
 
-LARGEST = 0.25  # tolerance: larger doubts say nothing, as they are about small errors
+LARGEST = 0.25  # tolerance: cubics that are further apart say nothing, as they are about small errors
 LEVELS = 128  # data predictions that are proposed to a finer chain, at most
 
 
@@ -116,7 +116,8 @@ class _Solve:
         start, noise, nodes = self.start[samples], Chosen(self.noise, samples), self.table.nodes
         trace = skipping(self.table, count, start, noise, self.variance)
         rows = torch.as_tensor(trace.rows, device=samples.device)
-        allowed, choice = self.solver.nodes.share * min(self.stop.tol, LARGEST), self.solver.nodes
+        choice, tol = self.solver.nodes, self.stop.tol
+        allowed = choice.share * (tol if self.table.noisy else min(tol, LARGEST))
         seen, gone = torch.zeros_like(samples, dtype=torch.bool), torch.zeros_like(samples, dtype=torch.bool)
 
         def dismissed() -> Tensor:
