@@ -138,7 +138,7 @@ class Thinned:
     tolerance 0, for samplers of several steps or stages, and in windows of one node all nodes are asked.
 
     Args:
-        share: Share of the tolerance (without noise of 0.25, if that is less) that skipped nodes may take, by an estimate.
+        share: Share of the tolerance (without noise of 0.25, if that is less) that skipped nodes may take, by estimate.
             The error was 0.04 to 1.3 times that in the median and 5 times at the worst, on smooth networks and rough
             ones; with noise 0.05 to 3 times in the median, and 17 times for one of 12 digits.
         alone: Whether windows of one node are thinned, too. Without, they are the sequential sampler itself; with, they

@@ -162,10 +162,14 @@ class Averages:
         return request, errors
 
     def _halves(self, gap: Tensor, sample: Tensor) -> tuple[Request, Callable[[Tensor], Tensor]]:
-        r"""Ask the halves of gaps, shape (N,), of samples: :math:`w_1 F_1 + w_2 F_2 - (w_1 + w_2) F` is their error.
+        r"""Ask the halves of gaps: :math:`w_1 F_1 + w_2 F_2 - (w_1 + w_2) F` is their error.
+
+        Args:
+            gap: Which gaps, shape (N,).
+            sample: Of which samples, shape (N,).
 
         Returns:
-            The request, and the square of what the error does to the answer, shape (N,), float64, from its answer.
+            The request, and from its answer the squares of what the errors do to the answers, shape (N,), float64.
         """
         averaged, gaps = self.averaged, self.averaged.table.nodes
         host = gap.cpu().numpy()
@@ -192,6 +196,9 @@ class Averages:
 
         Args:
             answers: Answers.
+
+        Returns:
+            Nothing.
 
         Raises:
             RuntimeError: always.
