@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 import paradrift as pd
 from paradrift.averaging import Averaged, Gathered, average, averageable, odd
 from paradrift.forms import Form, convert, preconditioned
+from paradrift.growth import FLOOR, SIGNAL, levels
 from paradrift.noise import Chosen, Given, Philox
+from paradrift.solvers.steepness import Steepness
 from paradrift.tableau import Tableau
 
 SCHEDULE = pd.Discrete.linear(1000)
@@ -170,3 +172,27 @@ def test_gathered_noises_are_sums_of_what_is_drawn() -> None:
                 expected = gathered(averaged, noises[sample, :, element].numpy())[row]
                 assert abs(float(drawn[place, column, element]) - expected) < 1e-12
     assert torch.equal(found.start(torch.tensor([0])), noises[3:4, 0])
+
+
+def test_paths_steeper_than_any_gaussian_let_errors_grow() -> None:
+    """Each sample by itself: the ladder where its slopes are those of data, else the chain's own response to them."""
+    table = pd.DDIM().tableau(SCHEDULE, pd.grids.default(SCHEDULE, 12)).reform(Form.DATA)
+    felt = levels(table, 1.0)[:, 1:] / np.maximum(table.alpha, SIGNAL)[1:]
+    steepness = Steepness(table, felt, 1.0, 2, torch.device("cpu"))
+    assert torch.equal(
+        steepness.felt(), torch.as_tensor(felt[-1])[:, None].expand(-1, 2)
+    )  # nothing known, nothing damped
+    nodes, alpha, rho = np.arange(12), table.alpha[:-1], (table.sigma / table.alpha)[:-1]
+    mild, steep = 1 / (1 + rho**2), np.full(12, 3.0)  # of the data prediction in x / alpha
+    for sample, slope in enumerate((mild, steep)):
+        change = torch.ones(12, 4, dtype=torch.float64)
+        df = torch.as_tensor(slope / alpha)[:, None] * change
+        steepness.see(torch.as_tensor(nodes), torch.full((12,), sample), change, df)
+    found = steepness.felt()
+    assert torch.allclose(
+        found[:, 0], torch.as_tensor(felt[FLOOR])
+    )  # the variance of the data: the floor of the ladder
+    a, b = table.band("a", 1), table.band("b", 1)
+    through = [np.prod([a[m + 1] + b[m + 1] * 3.0 / alpha[m] for m in range(row, 12)]) for row in range(1, 13)]
+    assert np.allclose(found[:, 1].numpy(), np.abs(through) / table.alpha[-1])
+    assert float(found[0, 1]) > 10 * felt[-1, 0]

@@ -155,6 +155,17 @@ def test_a_buffer_changes_no_value_and_does_not_grow() -> None:
     assert torch.equal(buffered.start(_index(2)), noise.start(_index(2)))
 
 
+def test_a_buffer_that_is_never_released_stays_bounded_and_forgets_nothing() -> None:
+    """Pages beyond the newest 64 go, and are made again, with the same values, where they are asked for again."""
+    noise = Philox(seed=4, shape=(70_000,))  # a page is one column
+    buffered = Buffered(noise, samples=1, columns=200)
+    for first in range(0, 120, 8):
+        buffered.draw(_index(0), (first + torch.arange(8))[None])
+    assert len(buffered._pages) <= 65
+    again = torch.tensor([[3, 119]])
+    assert torch.equal(buffered.draw(_index(0), again), noise.draw(_index(0), again))
+
+
 # --- Drawn: the sequential loop
 
 

@@ -108,6 +108,21 @@ def test_what_a_coarse_chain_leaves_is_made_good_by_finer_ones() -> None:
     assert float(errors[1].median()) < float(errors[0].median()) / 3
 
 
+def test_samples_that_go_on_with_every_node_keep_their_own_noises() -> None:
+    """A batch whose odd samples have outputs that jump with time: those are solved whole, the others are not."""
+
+    class Half(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, jumps: torch.Tensor) -> torch.Tensor:
+            return 0.8 * x + (0.5 * jumps * torch.sin(1e3 * t))[:, None]
+
+    jumps = torch.tensor([0.0, 1.0] * 4, dtype=torch.float64)
+    model = pd.denoiser(Half(), predicts="noise", schedule=SCHEDULE, conditioning={"jumps": jumps})
+    found, plain = solved(model, tol=0.1), sequential(model)
+    rounds = torch.tensor(found.stats.sample_rounds)
+    assert int(rounds[1::2].min()) > int(rounds[::2].max())
+    assert float(distance(found.samples, plain.samples, None).max()) < 0.1
+
+
 @pytest.mark.parametrize("verify", [0, 64])
 def test_batch_mates_change_no_bit(verify: int) -> None:
     """A sample of a batch, some of which go on with more nodes, and the same alone."""
