@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import paradrift as pd
-from paradrift.averaging import Averaged, Gathered, average, averageable, odd
+from paradrift.averaging import Averaged, average, averageable, odd
 from paradrift.forms import Form, convert, preconditioned
 from paradrift.growth import FLOOR, SIGNAL, levels
-from paradrift.noise import Chosen, Given, Philox
+from paradrift.noise import Chosen, Gathered, Given, Philox
 from paradrift.solvers.steepness import Steepness
 from paradrift.tableau import Tableau
 

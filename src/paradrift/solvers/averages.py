@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paradrift.averaging import Average, Averaged, Gathered, gather
+from paradrift.averaging import Average, Averaged
 from paradrift.forms import Affine, Array, Form, preconditioned
 from paradrift.guesses import Proposal
-from paradrift.noise import Chosen, Noise
+from paradrift.noise import Chosen, Gathered, Noise, gather
 from paradrift.solvers.base import Outcome, Request
 from paradrift.solvers.solver import stride
 from paradrift.solvers.steepness import Steepness
@@ -41,7 +41,8 @@ class Averages:
         self.noise: Noise = Gathered(noise, columns, shares)
         self._states, self._outputs, self._raw = (flat.new_zeros(nodes, *flat.shape) for _ in range(3))
         self._asked = torch.zeros(nodes, len(flat), dtype=torch.int64, device=flat.device)
-        self._chosen, self._every = _spread(averaged, GAPS)
+        chosen, self._every = _spread(averaged, GAPS)
+        self._chosen = chosen.to(flat.device)
         self._steepness = Steepness(averaged.table, averaged.felt, averaged.variance, len(flat), flat.device)
         self._told = torch.zeros(len(self._chosen), len(flat), dtype=torch.bool, device=flat.device)
         self._squares = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
