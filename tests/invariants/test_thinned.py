@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import paradrift as pd
 from paradrift.forward_error import forward_error
+from paradrift.noise import Philox
 from paradrift.report import distance
 from paradrift.windows import Window
 
@@ -48,11 +49,20 @@ def sequential(denoiser=MIXTURE, samples=8, steps=200, **options):
     seed=st.integers(0, 3),
 )
 def test_answers_stay_within_the_tolerance(steps: int, tol: float, window: Window, seed: int) -> None:
-    """At any length, tolerance and window: three tolerances at most, as for any solve (docs/decisions.md)."""
+    """At any length, tolerance and window: three tolerances at most, as for any solve (docs/decisions.md).
+
+    Samples at which the sequential sampler is itself unstable count as little as in the calibration: moving their start
+    by a tenth of the tolerance moves their answer by more than the tolerance.
+    """
     found = solved(steps=steps, tol=tol, window=window, seed=seed)
-    gap = distance(found.samples, sequential(steps=steps, seed=seed).samples, MIXTURE.variance)
+    plain = sequential(steps=steps, seed=seed).samples
+    start = Philox(seed=seed, shape=(3,), dtype=torch.float64).start(torch.arange(8))
+    push = torch.randn(8, 3, generator=torch.Generator().manual_seed(17), dtype=torch.float64)
+    moved = sequential(steps=steps, start=start + push * tol / 10).samples
+    stable = distance(moved, plain, MIXTURE.variance) < tol
     assert found.converged
-    assert float(gap.max()) <= 3 * tol
+    assert int(stable.sum()) >= 6
+    assert float(distance(found.samples, plain, MIXTURE.variance)[stable].max()) <= 3 * tol
 
 
 def test_long_chains_ask_a_fraction_of_their_nodes() -> None:
