@@ -26,8 +26,8 @@ def driven(table: Tableau, outputs: np.ndarray, start: float) -> np.ndarray:
 def traced(thinned: Thin, outputs: np.ndarray, start: float) -> Trace:
     """One sample of one element whose kept nodes have answered with given numbers."""
     trace = Trace(thinned, torch.tensor([[start]], dtype=torch.float64), Philox(seed=0, shape=(1,)), 1.0)
-    trace._outputs[:, 0, 0] = torch.as_tensor(outputs)
-    trace.asked[:] = True
+    trace.heard.outputs[:, 0, 0] = torch.as_tensor(outputs)
+    trace.heard.asked[:] = 1
     return trace
 
 
@@ -78,7 +78,7 @@ def test_gaps_that_were_not_asked_yet_count_nothing() -> None:
     found = []
     for asked in (0, 4, 10, len(outputs)):
         trace = traced(thinned, outputs, 0.0)
-        trace.asked[asked:] = False
+        trace.heard.asked[asked:] = 0
         found.append(float(trace.doubts()))
     assert found[0] == 0
     assert found == sorted(found)

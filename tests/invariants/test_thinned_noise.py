@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import paradrift as pd
 from paradrift.errors import SpecError
-from paradrift.noise import Given
+from paradrift.noise import Given, Philox
 from paradrift.report import distance
+from paradrift.solvers.thinned import thinned
 from paradrift.windows import Window
 
 SCHEDULE = pd.Discrete.linear(1000)
@@ -155,6 +156,26 @@ def test_paths_that_are_kept_are_asked_at_every_node() -> None:
     assert certified.certificate.mean < 10
     with pytest.raises(SpecError, match="causal"):
         pd.certificate.kl(dataclasses.replace(kept, certifiable=False), MIXTURE)
+
+
+def test_the_path_of_averages_is_near_the_sequential_one() -> None:
+    """What a thinned solve would keep: the start and the answer exactly, every row between on the same noises."""
+    table = pd.DDPM().tableau(SCHEDULE, pd.grids.default(SCHEDULE, 400)).reform(pd.Form.DATA)
+    noise, ids = Philox(seed=0, shape=(3,), dtype=torch.float64), torch.arange(8)
+    solver = pd.default(0.03, pd.Sliding(32), verify=0)
+    solving = thinned(table, noise.start(ids) * table.start, noise, solver, variance=MIXTURE.variance, keep=True)
+    model = pd.Reform(MIXTURE, pd.Form.DATA)
+    try:
+        request = next(solving)
+        while True:
+            request = solving.send(model(request.x, request.t, request.sample))
+    except StopIteration as end:
+        found = end.value
+    plain = sequential(trajectory=True).trajectory
+    assert torch.equal(found.trajectory[:, 0], plain[:, 0])
+    assert torch.equal(found.trajectory[:, -1], found.samples)
+    assert float((found.trajectory - plain).abs().max()) < 0.1
+    assert not found.certifiable
 
 
 def test_generators_are_drawn_from_as_the_loop_does() -> None:

@@ -13,10 +13,10 @@ from paradrift.averaging import Average, Averaged
 from paradrift.forms import Affine, Array, Form, preconditioned
 from paradrift.guesses import Proposal
 from paradrift.noise import Chosen, Gathered, Noise, gather
-from paradrift.solvers.base import Outcome, Request
+from paradrift.solvers.base import Request
+from paradrift.solvers.heard import Heard
+from paradrift.solvers.proposals import between
 from paradrift.solvers.solver import stride
-from paradrift.solvers.steepness import Steepness
-from paradrift.solvers.traces import told
 from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 
@@ -35,19 +35,16 @@ class Averages:
     """
 
     def __init__(self, averaged: Averaged, start: Tensor, noise: Noise, variance: float | None) -> None:
-        nodes, flat = averaged.table.nodes, start.flatten(1)
+        flat = start.flatten(1)
         self.averaged, self.variance, self._shape, self._fine = averaged, variance, start.shape[1:], noise
         columns, shares = (torch.as_tensor(one, device=flat.device) for one in (averaged.columns, averaged.shares))
         self.noise: Noise = Gathered(noise, columns, shares)
-        self._states, self._outputs, self._raw = (flat.new_zeros(nodes, *flat.shape) for _ in range(3))
-        self._asked = torch.zeros(nodes, len(flat), dtype=torch.int64, device=flat.device)
+        measured = averaged.measured(averaged.kept[:-1])
+        self.heard = Heard(averaged.table, measured, averaged.felt, averaged.variance, flat)
         chosen, self._every = _spread(averaged, GAPS)
         self._chosen = chosen.to(flat.device)
-        self._steepness = Steepness(averaged.table, averaged.felt, averaged.variance, len(flat), flat.device)
         self._told = torch.zeros(len(self._chosen), len(flat), dtype=torch.bool, device=flat.device)
         self._squares = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
-        self._scale = torch.as_tensor(averaged.table.scale[:-1].copy()).to(flat)
-        self._affine = [torch.as_tensor(one).to(flat) for one in averaged.measured(averaged.kept[:-1])]
 
     @property
     def table(self) -> Tableau:
@@ -68,41 +65,11 @@ class Averages:
         Returns:
             Theirs.
         """
-        start = self._states[0][which].unflatten(1, self._shape)
+        start = self.heard.states[0][which].unflatten(1, self._shape)
         part = Averages(self.averaged, start, Chosen(self._fine, which.nonzero().flatten()), self.variance)
-        for name in ("_states", "_outputs", "_raw", "_asked", "_told"):
-            setattr(part, name, getattr(self, name)[:, which])
-        part._squares, part._steepness.slopes = self._squares[which], self._steepness.slopes[:, which]
+        part.heard.inherit(self.heard, which)
+        part._told, part._squares = self._told[:, which], self._squares[which]
         return part
-
-    def hear(self, request: Request, answer: Tensor) -> None:
-        """Take in the outputs of a round.
-
-        Args:
-            request: What was asked: nodes are rows of the thinned chain.
-            answer: Model outputs, shape (N, *shape).
-        """
-        x, output = request.x.flatten(1), answer.flatten(1).to(self._outputs)
-        self._enter(request.node, request.sample, x, output)
-
-    def take(self, outcome: Outcome) -> None:
-        """Take the outputs that the settled rows were computed with, where they are known.
-
-        Args:
-            outcome: The thinned chain's.
-        """
-        found = told(outcome, self.table)
-        if found is not None:
-            self._enter(*found)
-
-    def _enter(self, node: Tensor, sample: Tensor, x: Tensor, output: Tensor) -> None:
-        p, q = (one[node][:, None] for one in self._affine)
-        state, found = x / self._scale[node][:, None], p * x + q * output
-        again = self._asked[node, sample] > 0
-        where = node[again], sample[again]
-        self._steepness.see(*where, state[again] - self._states[where], output[again] - self._raw[where])
-        self._states[node, sample], self._outputs[node, sample], self._raw[node, sample] = state, found, output
-        self._asked[node, sample] += 1
 
     def wanted(self, ended: Tensor | None) -> tuple[Request, Callable[[Tensor], None]] | None:
         """The halves of a few gaps, each as soon as its node has been asked often enough to lie about where it will.
@@ -113,7 +80,7 @@ class Averages:
         Returns:
             The request, and who takes the answer; None where there is nothing to ask.
         """
-        due = (self._asked[self._chosen] >= ASKED if ended is None else ended) & ~self._told
+        due = (self.heard.asked[self._chosen] >= ASKED if ended is None else ended) & ~self._told
         if not bool(due.any()):
             return None
         which, sample = due.nonzero(as_tuple=True)
@@ -182,29 +149,27 @@ class Averages:
             sample=both,
             node=torch.as_tensor(halves.row, device=states.device),
         )
-        whole, weight = self._outputs[gap.repeat(2), both], self._column(halves.weight)
+        whole, weight = self.heard.outputs[gap.repeat(2), both], self._column(halves.weight)
 
         def squares(answer: Tensor) -> Tensor:
             p, q = (self._column(one) for one in averaged.measured(halves.row))
             parts = weight * (p * request.x.flatten(1) + q * answer.flatten(1).to(states) - whole)
             first, second = parts.double().chunk(2)
-            return self._steepness.felt()[gap, sample].square() * (first + second).square().mean(1)
+            return self.heard.steepness.felt()[gap, sample].square() * (first + second).square().mean(1)
 
         return request, squares
 
     def path(self, answers: Tensor) -> Tensor:
-        """Not for chains with noise: a path whose rows have seen later noises is no path of the sampler.
+        """All rows of the whole chain, as they follow from the averages, and the answers.
 
         Args:
-            answers: Answers.
+            answers: Shape (S, *shape).
 
         Returns:
-            Nothing.
-
-        Raises:
-            RuntimeError: always.
+            Shape (S, R, *shape). Its rows have seen the noises of their gap, later ones too.
         """
-        raise RuntimeError("expected chains with noise to ask every node where their path is kept")
+        states = self._states(np.arange(self.averaged.fine.rows - 1))
+        return torch.cat([states, answers.flatten(1)[None]]).transpose(0, 1).unflatten(2, self._shape)
 
     def proposal(self, rows: NDArray[np.int64], whole: bool) -> Proposal:
         """Data predictions for a finer chain, at the states of the path.
@@ -217,20 +182,16 @@ class Averages:
         Returns:
             The proposal.
         """
-        inside, fine, samples = self.averaged.inside.of(rows), self.averaged.fine, len(self._squares)
-        p, q = self._to_data(rows)
-        which, each = np.repeat(np.arange(len(rows)), samples), torch.arange(samples, device=self._squares.device)
-        states = self._at(inside.of(which), each.repeat(len(rows))).unflatten(0, (len(rows), samples))
-        outputs = self._outputs[torch.as_tensor(inside.gap, device=states.device)]
-        place = np.arange(len(rows) + 1.0)
-        if whole:
-            place = np.interp(np.arange(fine.rows), rows, np.arange(len(rows)))
-        first = np.minimum(np.floor(place), len(rows) - 1)
-        return Proposal(
-            data=(outputs - self._column(p)[..., None] * states) / self._column(q)[..., None],
-            first=torch.as_tensor(first, dtype=torch.int64, device=states.device),
-            share=torch.as_tensor(np.where(first < len(rows) - 1, place - first, 0.0)).to(states),
-        )
+        p, q = (self._column(one)[..., None] for one in self._to_data(rows))
+        outputs = self.heard.outputs[torch.as_tensor(self.averaged.inside.gap[rows], device=self._squares.device)]
+        data = (outputs - p * self._states(rows)) / q
+        return between(data, rows, self.averaged.fine.rows if whole else len(rows) + 1)
+
+    def _states(self, rows: NDArray[np.int64]) -> Tensor:
+        """States of rows of the whole chain, shape (N, S, D)."""
+        samples = len(self._squares)
+        which, each = np.repeat(rows, samples), torch.arange(samples, device=self._squares.device)
+        return self._at(self.averaged.inside.of(which), each.repeat(len(rows))).unflatten(0, (len(rows), samples))
 
     def _at(self, some: Average, sample: Tensor) -> Tensor:
         """Where states of samples are, shape (N, D), on a path through the averages of their gaps.
@@ -239,8 +200,8 @@ class Averages:
         or not, and what is linear cancels.
         """
         gap = torch.as_tensor(some.gap, device=sample.device)
-        wholes, outputs = self.averaged.wholes.of(some.gap), self._outputs[gap, sample]
-        rest = self._states[gap, sample] - self._column(wholes.gained) * outputs - self._shaken(wholes, sample)
+        wholes, outputs = self.averaged.wholes.of(some.gap), self.heard.outputs[gap, sample]
+        rest = self.heard.states[gap, sample] - self._column(wholes.gained) * outputs - self._shaken(wholes, sample)
         begin = rest / self._column(wholes.through)
         return self._column(some.through) * begin + self._column(some.gained) * outputs + self._shaken(some, sample)
 
@@ -250,17 +211,17 @@ class Averages:
         columns = self.averaged.edges[some.gap][:, None] + 1 + np.arange(used)
         columns = torch.as_tensor(np.minimum(columns, self.averaged.fine.rows - 1), device=sample.device)
         shares = torch.as_tensor(some.noises[:, :used], device=sample.device)
-        return gather(self._fine, sample, columns[:, None], shares[:, None])[:, 0].flatten(1).to(self._states)
+        return gather(self._fine, sample, columns[:, None], shares[:, None])[:, 0].flatten(1).to(self.heard.states)
 
     def _unit(self) -> Tensor:
         """sqrt(v0) of each sample, shape (S,), float64."""
         if self.variance is not None:
             return torch.full_like(self._squares, self.variance**0.5)
-        nodes = torch.arange(len(self._asked), device=self._asked.device)[:, None]
-        last = torch.where(self._asked > 0, nodes, 0).amax(0)  # the newest prediction that there is
+        nodes = torch.arange(len(self.heard.asked), device=self.heard.asked.device)[:, None]
+        last = torch.where(self.heard.asked > 0, nodes, 0).amax(0)  # the newest prediction that there is
         at, sample = self.averaged.kept[last.cpu().numpy()], torch.arange(len(last), device=last.device)
         p, q = (self._column(one) for one in self._to_data(at))
-        data = (self._outputs[last, sample] - p * self._states[last, sample]) / q
+        data = (self.heard.outputs[last, sample] - p * self.heard.states[last, sample]) / q
         return data.double().square().mean(1).sqrt()
 
     def _to_data(self, rows: NDArray[np.int64]) -> Affine:
@@ -272,7 +233,7 @@ class Averages:
 
     def _column(self, values: Array) -> Tensor:
         """One number for each state, shape (N, 1)."""
-        return torch.as_tensor(values).to(self._states)[:, None]
+        return torch.as_tensor(values).to(self.heard.states)[:, None]
 
 
 def _spread(averaged: Averaged, most: int) -> tuple[Tensor, int]:

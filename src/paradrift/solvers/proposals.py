@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from paradrift.guesses import Guess, Model, Proposal, Proposing
@@ -55,6 +57,28 @@ class Asked:
                 request = proposing.send(answer)
         except StopIteration as end:
             return end.value
+
+
+def between(data: Tensor, rows: NDArray[np.int64], size: int) -> Proposal:
+    """Propose data predictions that are known at some rows, interpolated at the rows between them.
+
+    Args:
+        data: The predictions, shape (K, S, D).
+        rows: The rows at which they are, ascending, shape (K,).
+        size: Rows R of the chain that they are proposed to; K + 1 for a chain of these rows and an answer.
+
+    Returns:
+        The proposal.
+    """
+    place = (
+        np.arange(len(rows) + 1.0) if size == len(rows) + 1 else np.interp(np.arange(size), rows, np.arange(len(rows)))
+    )
+    first = np.minimum(np.floor(place), len(rows) - 1)
+    return Proposal(
+        data=data,
+        first=torch.as_tensor(first, dtype=torch.int64, device=data.device),
+        share=torch.as_tensor(np.where(first < len(rows) - 1, place - first, 0.0)).to(data),
+    )
 
 
 def adopt(state: State, here: Here, proposal: Proposal, active: Tensor, first: int, anchored: bool) -> None:

@@ -15,7 +15,8 @@ from paradrift.guesses import Proposal
 from paradrift.nodes import Every
 from paradrift.noise import Noise
 from paradrift.solvers.averages import Averages
-from paradrift.solvers.base import Outcome, Request
+from paradrift.solvers.base import Request
+from paradrift.solvers.heard import Heard
 from paradrift.solvers.solver import Solver
 from paradrift.solvers.traces import Trace
 from paradrift.stopping import Tolerance
@@ -45,6 +46,11 @@ class Skipping(Protocol):
         """The noises of its table."""
         ...
 
+    @property
+    def heard(self) -> Heard:
+        """What its nodes have answered."""
+        ...
+
     def of(self, which: Tensor) -> Skipping:
         """The same of some samples, where their chain is solved.
 
@@ -53,23 +59,6 @@ class Skipping(Protocol):
 
         Returns:
             Theirs.
-        """
-        ...
-
-    def hear(self, request: Request, answer: Tensor) -> None:
-        """Take in the outputs of a round.
-
-        Args:
-            request: What was asked: nodes are rows of the thinned chain.
-            answer: Model outputs, shape (N, *shape).
-        """
-        ...
-
-    def take(self, outcome: Outcome) -> None:
-        """Take the outputs that the settled rows were computed with.
-
-        Args:
-            outcome: The thinned chain's.
         """
         ...
 
@@ -108,7 +97,7 @@ class Skipping(Protocol):
         ...
 
     def path(self, answers: Tensor) -> Tensor:
-        """All rows of the whole chain, for chains without noise.
+        """All rows of the whole chain.
 
         Args:
             answers: Shape (S, *shape).

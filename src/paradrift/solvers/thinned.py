@@ -56,8 +56,8 @@ def thinned(  # noqa: DOC403, DOC405
         noise: Where noises come from; a thinned chain asks for some of them more than once.
         solver: The choices.
         variance: Data variance per element v0; None to take the mean square of each sample's own data prediction.
-        keep: Whether to keep all rows; those that were skipped follow from the interpolated outputs. With noise there
-            are none: see :func:`paradrift.solvers.skipping.able`.
+        keep: Whether to keep all rows; those that were skipped follow from the outputs that were asked. With noise they
+            have no certificate: see :func:`paradrift.solvers.skipping.able`.
         lead: Windows that a sample may be ahead of the slowest.
         observe: Called after each round.
 
@@ -145,7 +145,7 @@ class _Solve:
             dismissed=dismissed,
         )
         outcome = yield from _asking(solving, samples, rows, trace)
-        trace.take(outcome)
+        trace.heard.take(outcome)
         unsettled = torch.tensor([one is not Status.CONVERGED for one in outcome.status], device=samples.device)
         ended = ~unsettled
         if not self._spent() and Status.INTERRUPTED not in outcome.status and bool(ended.any()):
@@ -283,7 +283,7 @@ def _asking(
                 answer, own = answer.split([len(request.t), len(more[0].t)])
                 more[1](own)
             if trace is not None and request.model == 0:
-                trace.hear(request, answer)
+                trace.heard.hear(request, answer)
             request = solving.send(answer)
     except StopIteration as end:
         return end.value

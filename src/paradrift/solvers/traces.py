@@ -12,9 +12,10 @@ from torch import Tensor
 from paradrift.forms import Array
 from paradrift.guesses import Proposal
 from paradrift.noise import Noise
-from paradrift.solvers.base import Outcome, Request
+from paradrift.solvers.base import Request
+from paradrift.solvers.heard import Heard
+from paradrift.solvers.proposals import between
 from paradrift.solvers.solver import stride
-from paradrift.solvers.steepness import Steepness
 from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 from paradrift.thinning import CORRECTOR, Thin
@@ -31,16 +32,10 @@ class Trace:
     """
 
     def __init__(self, thinned: Thin, start: Tensor, noise: Noise, variance: float | None) -> None:
-        nodes, flat = thinned.table.nodes, start.flatten(1)
+        flat, measured = start.flatten(1), thinned.measured(thinned.kept[:-1])
         self.thinned, self.noise, self.variance = thinned, noise, variance
         self._start, self._shape = flat, start.shape[1:]
-        self._outputs = flat.new_zeros(nodes, *flat.shape)
-        self._states, self._raw = torch.zeros_like(self._outputs), torch.zeros_like(self._outputs)
-        self._last = flat.clone()
-        self._steepness = Steepness(thinned.table, thinned.felt, thinned.variance, len(flat), flat.device)
-        self.asked = torch.zeros(nodes, len(flat), dtype=torch.bool, device=flat.device)
-        self._scale = torch.as_tensor(thinned.table.scale[:-1].copy()).to(flat)
-        self._affine = [torch.as_tensor(one).to(flat) for one in thinned.measured(thinned.kept[:-1])]
+        self.heard = Heard(thinned.table, measured, thinned.felt, thinned.variance, flat)
 
     @property
     def table(self) -> Tableau:
@@ -61,11 +56,11 @@ class Trace:
 
     def known(self) -> Tensor:
         """All of them: gaps of which a node was not asked yet count nothing, shape (S,), bool."""
-        return torch.ones_like(self.asked[0])
+        return torch.ones_like(self.heard.asked[0], dtype=torch.bool)
 
     def final(self) -> Tensor:
         """Samples all of whose nodes have answered, shape (S,), bool."""
-        return self.asked.all(0)
+        return (self.heard.asked > 0).all(0)
 
     def of(self, which: Tensor) -> Trace:
         """The same of some samples.
@@ -77,48 +72,16 @@ class Trace:
             Their trace.
         """
         part = Trace(self.thinned, self._start[which].unflatten(1, self._shape), self.noise, self.variance)
-        part._outputs, part._last, part.asked = self._outputs[:, which], self._last[which], self.asked[:, which]
-        part._states, part._raw = self._states[:, which], self._raw[:, which]
-        part._steepness.slopes = self._steepness.slopes[:, which]
+        part.heard.inherit(self.heard, which)
         return part
-
-    def hear(self, request: Request, answer: Tensor) -> None:
-        """Take in the outputs of a round.
-
-        Args:
-            request: What was asked: nodes are rows of the thinned chain.
-            answer: Model outputs, shape (N, *shape).
-        """
-        x, output = request.x.flatten(1), answer.flatten(1).to(self._outputs)
-        self._enter(request.node, request.sample, x, output)
-
-    def take(self, outcome: Outcome) -> None:
-        """Take the outputs that the settled rows were computed with, where they are known.
-
-        Args:
-            outcome: The thinned chain's.
-        """
-        found = told(outcome, self.table)
-        if found is not None:
-            self._enter(*found)
-
-    def _enter(self, node: Tensor, sample: Tensor, x: Tensor, output: Tensor) -> None:
-        p, q = (one[node][:, None] for one in self._affine)
-        state, found = x / self._scale[node][:, None], p * x + q * output
-        again = self.asked[node, sample]
-        where = node[again], sample[again]
-        self._steepness.see(*where, state[again] - self._states[where], output[again] - self._raw[where])
-        self._states[node, sample], self._outputs[node, sample], self._raw[node, sample] = state, found, output
-        self.asked[node, sample] = True
-        last = node == len(self._outputs) - 1
-        self._last[sample[last]] = state[last]
 
     def _unit(self) -> Tensor:
         """sqrt(v0) of each sample, shape (S,), float64."""
         if self.variance is not None:
             return torch.full((len(self._start),), self.variance**0.5, dtype=torch.float64, device=self._start.device)
         alpha, sigma = self._levels(self.thinned.kept[-2:-1])
-        data = (self._last - sigma[0] * self._outputs[-1]) / (alpha[0] + sigma[0])
+        last = torch.where(self.heard.asked[-1, :, None] > 0, self.heard.states[-1], self._start)
+        data = (last - sigma[0] * self.heard.outputs[-1]) / (alpha[0] + sigma[0])
         return data.double().square().mean(1).sqrt()
 
     def _levels(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -136,16 +99,17 @@ class Trace:
         Returns:
             Shape (S,), float64, in units of sqrt(v0); infinite where it is not a number.
         """
-        weights, nodes = torch.as_tensor(self.thinned.doubt).to(self._start), len(self._outputs)
-        apart, told = torch.zeros_like(self._outputs), torch.ones_like(self.asked)
+        weights, nodes = torch.as_tensor(self.thinned.doubt).to(self._start), len(self.heard.outputs)
+        asked, apart = self.heard.asked > 0, torch.zeros_like(self.heard.outputs)
+        told = torch.ones_like(asked)
         for shift in range(-CORRECTOR, CORRECTOR):
             rows = slice(max(0, -shift), min(nodes, nodes - shift))
             used = weights.diagonal(shift)
             if bool(used.any()):
                 there = slice(rows.start + shift, rows.stop + shift)
-                apart[rows] += used[:, None, None] * self._outputs[there]
-                told[rows] &= self.asked[there] | (used == 0)[:, None]
-        size = apart.double().square().mean(-1) * self._steepness.felt().square()
+                apart[rows] += used[:, None, None] * self.heard.outputs[there]
+                told[rows] &= asked[there] | (used == 0)[:, None]
+        size = apart.double().square().mean(-1) * self.heard.steepness.felt().square()
         total = over_rows(torch.where(told, size, 0.0)).sqrt() / self._unit()
         return torch.nan_to_num(total, nan=torch.inf)
 
@@ -156,15 +120,15 @@ class Trace:
         for row in thinned.kept[1:].tolist():
             state = float(thinned.through[row]) * kept[-1]
             for source, weight in zip(thinned.sources[row - 1].tolist(), thinned.gained[row].tolist(), strict=True):
-                state = state + weight * self._outputs[source]
+                state = state + weight * self.heard.outputs[source]
             kept.append(state)
         base = np.maximum(np.searchsorted(thinned.kept, wanted) - 1, 0)
         before, at = np.maximum(wanted - 1, 0), np.minimum(wanted, len(thinned.shares) - 1)
         states = self._rows(thinned.through[wanted]) * torch.stack(kept)[base]
         outputs = torch.zeros_like(states)
         for one in range(CORRECTOR):
-            states = states + self._rows(thinned.gained[wanted, one]) * self._outputs[thinned.sources[before, one]]
-            outputs = outputs + self._rows(thinned.shares[at, one]) * self._outputs[thinned.sources[at, one]]
+            states = states + self._rows(thinned.gained[wanted, one]) * self.heard.outputs[thinned.sources[before, one]]
+            outputs = outputs + self._rows(thinned.shares[at, one]) * self.heard.outputs[thinned.sources[at, one]]
         return states, outputs
 
     def _rows(self, values: Array) -> Tensor:
@@ -196,15 +160,8 @@ class Trace:
         """
         states, outputs = self._walk(rows)
         alpha, sigma = self._levels(rows)
-        place = np.arange(len(rows) + 1.0)
-        if whole:
-            place = np.interp(np.arange(self.thinned.fine.rows), rows, np.arange(len(rows)))
-        first = np.minimum(np.floor(place), len(rows) - 1)
-        return Proposal(
-            data=(states - sigma * outputs) / (alpha + sigma),
-            first=torch.as_tensor(first, dtype=torch.int64, device=states.device),
-            share=torch.as_tensor(np.where(first < len(rows) - 1, place - first, 0.0)).to(states),
-        )
+        data = (states - sigma * outputs) / (alpha + sigma)
+        return between(data, rows, self.thinned.fine.rows if whole else len(rows) + 1)
 
     def check(self, verify: int) -> tuple[Request, Callable[[Tensor], Tensor]]:
         """Skipped nodes in the middle of some gaps, at the states of the path: what their defects do to the answer.
@@ -229,7 +186,9 @@ class Trace:
             node=asked.repeat_interleave(samples),
         )
         p, q = (self._rows(one) for one in self.thinned.measured(rows))
-        felt = torch.as_tensor(self.thinned.sizes[gaps], device=states.device)[:, None] * self._steepness.felt()[gaps]
+        felt = (
+            torch.as_tensor(self.thinned.sizes[gaps], device=states.device)[:, None] * self.heard.steepness.felt()[gaps]
+        )
 
         def errors(answer: Tensor) -> Tensor:
             x, output = (one.flatten(1).to(interpolated).view_as(interpolated) for one in (request.x, answer))
@@ -237,23 +196,3 @@ class Trace:
             return torch.nan_to_num(every * over_rows(felt * defect) / self._unit(), nan=torch.inf)
 
         return request, errors
-
-
-def told(outcome: Outcome, table: Tableau) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """The outputs that the settled rows of a chain were computed with.
-
-    Args:
-        outcome: Its outcome, with its path and its outputs.
-        table: Its table.
-
-    Returns:
-        Nodes and samples, shape (N,), what the model saw there and its outputs, shape (N, D); None if they were not
-        kept.
-    """
-    if outcome.outputs is None or outcome.trajectory is None:
-        return None
-    states = outcome.trajectory[:, :-1].flatten(2).transpose(0, 1)
-    outputs = outcome.outputs[:, :-1].flatten(2).transpose(0, 1)
-    node, sample = torch.isfinite(outputs.sum(-1) + states.sum(-1)).nonzero(as_tuple=True)
-    scale = torch.as_tensor(table.scale[:-1].copy()).to(states)[node][:, None]
-    return node, sample, states[node, sample] * scale, outputs[node, sample]
