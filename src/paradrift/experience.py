@@ -22,6 +22,8 @@ SETTLING = 10.0  # K and eta: fitted on the embedded model at 50, 250 and 1000 s
 SHARE = 0.63
 FEWEST, GROWTH = 3.0, 0.125  # K of a window of less than 56 nodes, by its width
 ENGINE = 2e-3, 1.5e-5  # seconds a round that the solver takes, and more for each node of the window, until measured
+HOP = 3e-4  # and a node of a thinned chain that is stepped through
+FAILING = 0.1  # share of such chains that do not do, until tried
 TRUST = 0.5, 2.0  # measurements correct predictions by factors in these bounds
 STEP = 1.0, 1.4  # and those of a sequential step by factors in these: a call is not faster than when it is repeated
 
@@ -36,7 +38,9 @@ class Experience:
         engine: Seconds a round of the solver itself, as a share of those expected.
         calls: Seconds of the model's calls in windows, as a share of those measured for as many rows.
         step: Seconds of a step of the sequential sampler, as a share of those measured for its call.
-        serial: Whether thinned chains that were stepped through have done so far.
+        hop: Seconds of the solver itself for a thinned chain that is stepped through, as a share of those expected.
+        failing: Share of such chains that did not do, so that all nodes followed; of what is new, a fourth is believed.
+        solved: Whether a window has been solved.
     """
 
     rounds: float = 1.0
@@ -44,7 +48,9 @@ class Experience:
     engine: float = 1.0
     calls: float = 1.0
     step: float = 1.0
-    serial: bool = True
+    hop: float = 1.0
+    failing: float = FAILING
+    solved: bool = False
 
     def rounds_of(self, width: int, nodes: int) -> float:
         """Predicted rounds of a window.
@@ -68,6 +74,17 @@ class Experience:
             Seconds.
         """
         return self.engine * (ENGINE[0] + ENGINE[1] * width)
+
+    def hops_of(self, nodes: int) -> float:
+        """Predicted seconds of the solver itself for a thinned chain that is stepped through, and checked.
+
+        Args:
+            nodes: Its nodes.
+
+        Returns:
+            Seconds.
+        """
+        return self.hop * (ENGINE[0] + HOP * nodes)
 
 
 _experience: dict[tuple[int, Hashable], tuple[Callable[[], object], Experience]] = {}
@@ -116,11 +133,15 @@ def learn(
         evaluations: Rows it evaluated.
         model_seconds: Wall time inside the model.
         engine_seconds: Wall time outside model, noise and planner.
-        stepped: Whether it was a thinned chain of ``nodes`` nodes, stepped through: that teaches whether they did.
+        stepped: Whether it was a thinned chain of ``nodes`` nodes, stepped through: that teaches about those alone.
     """
     known, engine_seconds = experience_of(model, chain), max(engine_seconds, 0.0)
     if stepped:
-        return _remember(model, chain, dataclasses.replace(known, serial=rounds <= nodes + 1))
+        failing = known.failing + ((rounds > nodes + 1) - known.failing) / 4
+        if rounds > nodes + 1:
+            return _remember(model, chain, dataclasses.replace(known, failing=failing))
+        hop = math.sqrt(known.hop * _trusted(engine_seconds / (ENGINE[0] + HOP * nodes)))
+        return _remember(model, chain, dataclasses.replace(known, failing=failing, hop=hop))
     expected = rounds * cost_of(evaluations / rounds, costs)
     if width <= 1:
         step = _trusted((model_seconds + engine_seconds) / expected, STEP)
@@ -132,7 +153,9 @@ def learn(
             engine=math.sqrt(known.engine * _trusted(engine_seconds / rounds / (ENGINE[0] + ENGINE[1] * width))),
             calls=math.sqrt(known.calls * _trusted(model_seconds / expected)),
             step=known.step,
-            serial=known.serial,
+            hop=known.hop,
+            failing=known.failing,
+            solved=True,
         )
     _remember(model, chain, found)
 

@@ -29,15 +29,15 @@ import numpy as np
 import torch
 
 from paradrift.executors import Local
-from paradrift.experience import ENGINE, Experience, cost_of
+from paradrift.experience import Experience, cost_of
 from paradrift.pump import synchronize
 from paradrift.solvers.base import Request
 from paradrift.tableau import Tableau
 from paradrift.windows import Auto, Sliding
 
 PROBES = (8, 16, 32, 4, 64, 128)  # widths to measure, in this order, as far as the budget goes: doubling is never dear
-MARGIN = 0.8  # share of the sequential time that a parallel plan must promise where the solver's own time is not known
-GAIN = 0.95  # and where it is counted
+MARGIN = 0.8  # share of the sequential time that a parallel plan must promise where no solve has shown what it takes
+GAIN = 0.95  # and where one has
 BUDGET = 0.05  # of the predicted sequential time is spent on measuring; for short chains up to five times as much,
 BRIEF = 0.3  # but then not more than these seconds
 SERIAL = 0.4  # of the nodes: more are not worth stepping through, since all of them follow where those do not do
@@ -156,9 +156,21 @@ def _hopeful(
     return any(
         below < samples * width < above
         and known.rounds_of(width, asked(width)[0]) * (known.calls * costs[below] + known.engine_of(width))
-        < GAIN * known.step * sequential
+        < promised(known) * known.step * sequential
         for width in _widths(widest, nodes)
     )
+
+
+def promised(known: Experience) -> float:
+    """Share of the sequential time that a parallel plan must promise.
+
+    Args:
+        known: What earlier solves have shown.
+
+    Returns:
+        The share.
+    """
+    return GAIN if known.solved else MARGIN
 
 
 def _widths(widest: int, nodes: int) -> list[int]:
@@ -192,15 +204,16 @@ def choose(
     """
     known, asked = known or Experience(), asked or _all(nodes, verified)
     sequential = nodes * known.step * cost_of(samples, costs)
-    best, least, few = 1, sequential * GAIN, False
+    best, least, few = 1, sequential * promised(known), False
     for width in (1, *_widths(auto.widest, nodes)):
         kept, checked = asked(width)
         if width > 1:
             rounds = known.rounds_of(width, kept)
             rows = known.rows * samples * (width + checked / rounds)
             seconds = rounds * (known.calls * cost_of(rows, costs) + known.engine_of(width))
-        elif kept <= SERIAL * nodes and known.serial:  # a thinned chain, stepped through, and one round to check it
-            seconds = kept * known.step * cost_of(samples, costs) + cost_of(samples * checked, costs) + ENGINE[0]
+        elif kept <= SERIAL * nodes:  # a thinned chain, stepped through and checked; where it does not do, all nodes
+            seconds = (kept + known.failing * nodes) * known.step * cost_of(samples, costs)
+            seconds += cost_of(samples * checked, costs) + known.hops_of(kept)
         else:
             continue
         if seconds < least:

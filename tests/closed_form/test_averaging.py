@@ -112,7 +112,7 @@ def solved(denoiser: pd.Denoiser, averaged: Averaged, noise: Philox, samples: in
     """The thinned chain, stepped through."""
     columns, shares = torch.as_tensor(averaged.columns), torch.as_tensor(averaged.shares)
     options = dict(sampler=averaged.table, dtype=torch.float64, solver=pd.sequential())
-    return pd.sample(denoiser, (samples, 3), noise=Gathered(noise, columns, shares), **options).samples
+    return pd.sample(denoiser, (samples, 3), noise=Gathered(noise, columns, shares, 3), **options).samples
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -164,7 +164,7 @@ def test_gathered_noises_are_sums_of_what_is_drawn() -> None:
     averaged, rng = average(table, 20, 1.0), np.random.default_rng(5)
     noises = torch.as_tensor(rng.standard_normal((4, table.rows, 2)))
     source = Chosen(Given(noises, noises[:, 0]), torch.tensor([3, 1]))
-    found = Gathered(source, torch.as_tensor(averaged.columns), torch.as_tensor(averaged.shares))
+    found = Gathered(source, torch.as_tensor(averaged.columns), torch.as_tensor(averaged.shares), 2)
     drawn = found.draw(torch.tensor([1, 0]), torch.tensor([[7, 2], [5, 7]]))
     for place, (sample, rows) in enumerate(((1, (7, 2)), (3, (5, 7)))):
         for column, row in enumerate(rows):

@@ -12,8 +12,8 @@ import torch
 
 import paradrift as pd
 from paradrift import grids, planner, report
-from paradrift.experience import ENGINE, Experience, cost_of, experience_of, learn, rounds_of
-from paradrift.planner import choose
+from paradrift.experience import ENGINE, FAILING, HOP, Experience, cost_of, experience_of, learn, rounds_of
+from paradrift.planner import GAIN, MARGIN, choose
 from paradrift.solvers.base import Request
 from paradrift.solvers.lowered import lower
 from paradrift.windows import Auto
@@ -64,7 +64,7 @@ def test_what_is_learned_is_the_models_own_and_bounded() -> None:
 def test_a_sequential_solve_teaches_what_a_step_takes_and_nothing_about_windows() -> None:
     model = torch.nn.Identity()
     taught = dict(nodes=100, samples=1, verified=0, costs={1: 1e-3, 16: 8e-3})
-    windows = Experience(rounds=0.5, rows=0.5, engine=0.5**0.5, calls=0.5**0.5)
+    windows = Experience(rounds=0.5, rows=0.5, engine=0.5**0.5, calls=0.5**0.5, solved=True)
     learn(model, "chain", **taught, width=16, rounds=1, evaluations=1, model_seconds=0, engine_seconds=0)
     assert experience_of(model, "chain") == windows
     for seconds, step in ((0.11, 1.2**0.5), (0.05, 1.2**0.25), (10.0, (1.2**0.25 * 1.4) ** 0.5)):  # bounded, and halved
@@ -79,11 +79,15 @@ def test_a_sequential_solve_teaches_what_a_step_takes_and_nothing_about_windows(
 def test_calls_that_take_longer_in_a_solve_than_when_measured_change_the_plan() -> None:
     costs = {1: 10e-3, 4: 24e-3, 16: 40e-3, 64: 160e-3}
     plan = functools.partial(choose, Auto(), costs, samples=1, nodes=50, verified=0)
-    measured = plan()
-    assert plan(known=Experience(step=1.4)).sequential_seconds == pytest.approx(1.4 * measured.sequential_seconds)
+    tried = functools.partial(Experience, solved=True)
+    measured = plan(known=tried())
+    assert plan(known=tried(step=1.4)).sequential_seconds == pytest.approx(1.4 * measured.sequential_seconds)
     assert measured.window.width > 1
-    assert plan(known=Experience(calls=2.0)).window.width == 1
-    assert plan(known=Experience(calls=2.0, step=1.4, rounds=0.6)).window.width > 1
+    assert plan(known=tried(calls=2.0)).window.width == 1
+    assert plan(known=tried(calls=2.0, step=1.4, rounds=0.6)).window.width > 1
+    # what no solve has shown must promise more: here it is a sixth
+    assert MARGIN < measured.seconds / measured.sequential_seconds < GAIN
+    assert plan().window.width == 1
 
 
 @pytest.mark.parametrize("nodes", [10, 50, 100, 1000])
@@ -207,6 +211,34 @@ def test_where_rows_are_dear_a_thinned_chain_is_stepped_through(costs: dict[int,
     choice = choose(Auto(), costs, samples=1, nodes=100, verified=50, asked=asked)
     assert choice.thinned == (costs is STEEP)  # the cheap model is done before anything is thinned
     assert choice.window.width == 1
+
+
+def test_what_fails_now_and_then_and_takes_the_solver_long_is_not_stepped_through() -> None:
+    """A chain of 40 nodes of 100 that one time in three is followed by all of them saves a fourth, not 60 %."""
+
+    def plan(cost: float, known: Experience) -> planner.Choice:
+        costs = {size: cost * size for size in (1, 4, 16, 64)}
+        return choose(Auto(), costs, samples=1, nodes=100, verified=0, known=known, asked=lambda width: (40, 0))
+
+    sure, seldom = plan(10e-3, Experience(failing=0.0)), plan(10e-3, Experience(failing=1 / 3))
+    assert sure.seconds == pytest.approx(0.4 + ENGINE[0] + 40 * HOP + 10e-3)  # and one call to check
+    assert seldom.seconds == pytest.approx(sure.seconds + 100 / 3 * 10e-3)
+    assert sure.thinned
+    assert seldom.thinned
+    assert not plan(10e-3, Experience(failing=0.6)).thinned
+    assert not plan(3e-4, Experience(failing=0.0)).thinned  # the solver takes as long as the calls
+    assert plan(3e-4, Experience(failing=0.0, hop=0.5)).thinned
+
+
+def test_stepping_through_few_nodes_teaches_how_often_it_fails_and_how_long_the_solver_takes() -> None:
+    model = torch.nn.Identity()
+    taught = dict(nodes=40, samples=1, width=1, verified=0, costs={1: 1e-3}, evaluations=40, model_seconds=0.04)
+    slow = 2 * (ENGINE[0] + HOP * 40)
+    learn(model, "chain", **taught, rounds=41, engine_seconds=slow, stepped=True)
+    assert experience_of(model, "chain") == Experience(failing=0.75 * FAILING, hop=2**0.5)
+    learn(model, "chain", **taught, rounds=140, engine_seconds=1.0, stepped=True)
+    known = experience_of(model, "chain")
+    assert known == Experience(failing=pytest.approx(0.25 + 0.75**2 * FAILING), hop=2**0.5)
 
 
 def test_a_planned_chain_that_is_stepped_through_at_few_nodes_stays_within_the_tolerance(

@@ -22,11 +22,13 @@ class Gathered:
         noise: Where the noises of the whole chain come from.
         columns: Which of them each row adds up, shape (K + 1, L), int64.
         shares: And with which weights, shape (K + 1, L).
+        size: Numbers of a noise.
     """
 
     noise: Noise
     columns: Tensor
     shares: Tensor
+    size: int
 
     def start(self, samples: Tensor) -> Tensor:
         """The start of each sample; see :meth:`paradrift.noise.Noise.start`.
@@ -52,7 +54,7 @@ class Gathered:
         rows = columns.to(self.columns.device)
         shares = self.shares[rows]
         used = int((shares != 0).any(0).any(0).sum()) or 1  # weights of zero come last
-        return gather(self.noise, samples, self.columns[rows, :used], shares[..., :used])
+        return gather(self.noise, samples, self.columns[rows, :used], shares[..., :used], self.size)
 
     def release(self, column: int) -> None:
         """Nothing: a finer chain may ask for it.
@@ -65,7 +67,7 @@ class Gathered:
         """Nothing to leave behind: the noises are the solve's."""
 
 
-def gather(noise: Noise, samples: Tensor, columns: Tensor, shares: Tensor) -> Tensor:
+def gather(noise: Noise, samples: Tensor, columns: Tensor, shares: Tensor, size: int) -> Tensor:
     """Weighted sums of noises, term by term in their order, so that batch mates change no bit.
 
     Args:
@@ -73,17 +75,18 @@ def gather(noise: Noise, samples: Tensor, columns: Tensor, shares: Tensor) -> Te
         samples: Sample indices, shape (S,), int64.
         columns: Columns, shape (S, K, L), int64.
         shares: Weights, shape (S, K, L); 0 for none.
+        size: Numbers of a noise.
 
     Returns:
         Shape (S, K, *shape).
     """
-    like = noise.draw(samples[:1], columns[:1, 0, :1])[:, 0]
-    many = max(1, DRAWN // max(1, len(samples) * columns.shape[2] * like.numel()))  # sums whose terms are drawn at once
+    many = max(1, DRAWN // max(1, len(samples) * columns.shape[2] * size))  # sums whose terms are drawn at once
     found: list[Tensor] = []
-    for own, weights in zip(columns.split(many, 1), shares.to(like).split(many, 1), strict=True):
+    for own, weights in zip(columns.split(many, 1), shares.split(many, 1), strict=True):
         drawn = noise.draw(samples, own.flatten(1)).unflatten(1, own.shape[1:])
-        total = torch.zeros_like(drawn[:, :, 0])
-        for term, weight in zip(drawn.unbind(2), weights.unbind(2), strict=True):
-            total += weight[(...,) + (None,) * (term.ndim - 2)] * term
+        terms = weights.to(drawn)[(...,) + (None,) * (drawn.ndim - 3)] * drawn
+        total = torch.zeros_like(terms[:, :, 0])
+        for term in terms.unbind(2):
+            total += term
         found.append(total)
-    return torch.cat(found, 1)
+    return found[0] if len(found) == 1 else torch.cat(found, 1)

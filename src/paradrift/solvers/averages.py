@@ -38,7 +38,7 @@ class Averages:
         flat = start.flatten(1)
         self.averaged, self.variance, self._shape, self._fine = averaged, variance, start.shape[1:], noise
         columns, shares = (torch.as_tensor(one, device=flat.device) for one in (averaged.columns, averaged.shares))
-        self.noise: Noise = Gathered(noise, columns, shares)
+        self.noise: Noise = Gathered(noise, columns, shares, flat.shape[1])
         measured = averaged.measured(averaged.kept[:-1])
         self.heard = Heard(averaged.table, measured, averaged.felt, averaged.variance, flat)
         chosen, self._every = _spread(averaged, GAPS)
@@ -211,7 +211,10 @@ class Averages:
         columns = self.averaged.edges[some.gap][:, None] + 1 + np.arange(used)
         columns = torch.as_tensor(np.minimum(columns, self.averaged.fine.rows - 1), device=sample.device)
         shares = torch.as_tensor(some.noises[:, :used], device=sample.device)
-        return gather(self._fine, sample, columns[:, None], shares[:, None])[:, 0].flatten(1).to(self.heard.states)
+        size = self.heard.states.shape[2]
+        return (
+            gather(self._fine, sample, columns[:, None], shares[:, None], size)[:, 0].flatten(1).to(self.heard.states)
+        )
 
     def _unit(self) -> Tensor:
         """sqrt(v0) of each sample, shape (S,), float64."""

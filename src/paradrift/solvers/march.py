@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State
+
+SMALL = 1 << 14  # numbers of a row
 
 
 def march(state: State, here: Here, first: int, stop: int, entering: Tensor | None) -> None:
@@ -61,16 +65,9 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
     size = _stretch(len(state.z)) if list(gains) == [1] else 1
     if size > 1:
         away = _stretches(away, gains[1], first % size, size)
-    elif len(gains) > 2 and state.slope.shape[-1] == 1:
-        far = max(gains)
-        every = torch.stack([gains.get(lag, torch.zeros_like(gains[far])) for lag in range(far, 0, -1)], 1)
-        for index, gain in enumerate(every.unbind(), start=reach):
-            away[index] += (gain * away[index - far : index]).cumsum(0)[-1]  # sums in order: see summing
     else:
-        distance, sequential = away.unbind(), [(lag, gain.unbind()) for lag, gain in gains.items()]
-        for index in range(stop - first):
-            for lag, gain in sequential:
-                distance[index + reach].add_(gain[index] * distance[index + reach - lag])
+        with np.errstate(all="ignore"):  # what overflows is found where outputs are judged
+            _substitute(away, gains, reach, many=len(gains) > 2 and state.slope.shape[-1] == 1)
     for lag, gain in gains.items():
         held += gain * away[reach - lag : len(away) - lag]
     state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])
@@ -96,6 +93,29 @@ def _mixed(
             moved if free is None else torch.where(free[index], moved, distance[index + reach])
         )
     state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])
+
+
+def _substitute(away: Tensor, gains: dict[int, Tensor], reach: int, many: bool) -> None:
+    r"""Solve :math:`d_m = h_m + \sum_j g_{mj} d_j` in place, row by row: h stands where the distances will."""
+    # few numbers on the host as numpy has them, whose operations begin sooner, and round alike
+    host = away.device.type == "cpu" and away[0].numel() <= SMALL
+    wide: Any = np.float64 if host else torch.float64
+    distance = _view(away, host)
+    if many:
+        far = max(gains)
+        every = torch.stack([gains.get(lag, torch.zeros_like(gains[far])) for lag in range(far, 0, -1)], 1)
+        for index, gain in enumerate(_view(every, host), start=reach):
+            terms = gain * distance[index - far : index]
+            distance[index] += terms.cumsum(0, dtype=wide)[-1]  # in order: see summing
+        return
+    rows, sequential = list(distance), [(lag, list(_view(gain, host))) for lag, gain in gains.items()]
+    for index in range(reach, len(rows)):
+        for lag, gain in sequential:
+            rows[index] += gain[index - reach] * rows[index - lag]
+
+
+def _view(values: Tensor, host: bool) -> Any:  # noqa: ANN401
+    return values.numpy() if host else values
 
 
 def _stretch(positions: int) -> int:

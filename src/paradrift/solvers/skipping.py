@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -139,7 +140,13 @@ def begin(table: Tableau, solver: Solver) -> int:
     count = solver.nodes.first(table.nodes, stop.tol, width, table.noisy)
     if count == table.nodes or (table.noisy and stop.finish is False):
         return table.nodes
-    return count if thinnable(table) or averageable(table) else table.nodes
+    return count if _skippable(table) else table.nodes
+
+
+@functools.lru_cache(maxsize=8)
+def _skippable(table: Tableau) -> bool:
+    """Whether nodes of a chain can be skipped; the planner asks for every width, in every solve."""
+    return thinnable(table) or averageable(table)
 
 
 def able(table: Tableau, solver: Solver, keep: bool, drawn: bool) -> Solver:

@@ -69,17 +69,22 @@ class Steepness:
         """What a unit change of the row after each node does to the answer with the secants, shape (K, S)."""
         table, nodes = self._table, len(self.slopes)
         assert table.alpha is not None
-        slopes = torch.where(self.slopes.isnan(), self._prior, self.slopes)
-        felt = [slopes.new_zeros(slopes.shape[1]) for _ in range(nodes + 1)]
-        felt[nodes] = felt[nodes] + 1 / table.alpha[-1]
-        lags = sorted({*table.lags[0], *table.lags[1]})
-        bands = {lag: (table.band("a", lag).tolist(), table.band("b", lag).tolist()) for lag in lags}
-        for row in range(nodes - 1, 0, -1):
-            for lag in lags:
-                if row + lag <= nodes:
-                    a, b = bands[lag]
-                    felt[row] = felt[row] + (a[row + lag] + b[row + lag] * slopes[row]) * felt[row + lag]
-        return torch.stack(felt[1:]).abs()
+        slopes = torch.where(self.slopes.isnan(), self._prior, self.slopes).cpu().numpy()  # one row after another
+        moved = {lag: _moved(table, lag, slopes) for lag in sorted({*table.lags[0], *table.lags[1]})}
+        felt = np.zeros((nodes + 1, slopes.shape[1]))
+        felt[nodes] = 1 / table.alpha[-1]
+        with np.errstate(all="ignore"):  # what overflows is felt without limit
+            for row in range(nodes - 1, 0, -1):
+                for lag, by in moved.items():
+                    if row + lag <= nodes:
+                        felt[row] += by[row] * felt[row + lag]
+        return torch.as_tensor(np.abs(felt[1:]), device=self.slopes.device)
 
     def _column(self, values: Array) -> Tensor:
         return torch.as_tensor(values.copy(), device=self._device)[:, None]
+
+
+def _moved(table: Tableau, lag: int, slopes: Array) -> Array:
+    """What a unit change of each row does to the row some rows later by itself, shape (K, S)."""
+    a, b = (np.append(table.band(name, lag)[lag:], np.zeros(lag))[:-1, None] for name in ("a", "b"))
+    return a + b * slopes
