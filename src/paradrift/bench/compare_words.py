@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 
+from paradrift.bench.compare import KINDS
 from paradrift.bench.compare_selection import floor
 from paradrift.bench.equal_error import (
+    STRICT,
     TARGETS,
     WORST,
     Duel,
@@ -46,6 +48,7 @@ def tables(records: Sequence[Record]) -> str:
     parts += [summary(battles[name], name) for name in own]
     parts += ["**The same, at equal error of the worst of the samples**"]
     parts += [summary(duels(strict, name, mine), name, WORST) for name in own]
+    parts += [f"**By model, at a median error of {_error(STRICT)}**", by_model(battles)]
     parts += [f"**Rounds at equal error: {', '.join(own)}, and the best rival**", rounds(table, battles)]
     for name in own:
         parts += [f"**Where we lose: {name}**", losses(battles[name])]
@@ -70,7 +73,7 @@ def summary(battles: Sequence[Duel], own: str, targets: Sequence[float] = TARGET
         A table: one row for each kind of sampler.
     """
     rows: list[list[str]] = []
-    for kind in ("ode", "sde"):
+    for kind in KINDS:
         mine = [duel for duel in battles if duel.place.kind == kind]
         if not mine:
             continue
@@ -82,6 +85,33 @@ def summary(battles: Sequence[Duel], own: str, targets: Sequence[float] = TARGET
         overall, largest = mean_ratio(mine) or 0.0, max(mine, key=lambda duel: duel.ratio)
         rows.append([*cells, f"{overall:.2f}", f"{largest.ratio:.2f}"])
     return grid([own, "places", *(f"error {_error(target)}" for target in targets), "all errors", "worst place"], rows)
+
+
+def by_model(battles: Mapping[str, Sequence[Duel]]) -> str:
+    """Geometric means of the ratios for each model, where flips disqualify, and the means of those.
+
+    Args:
+        battles: Each of ours against the best rival everywhere.
+
+    Returns:
+        A table: one row for each model, the number of places in brackets.
+    """
+    asked = [duel for mine in battles.values() for duel in mine if duel.target == STRICT]
+    heads = [(kind, own) for kind in KINDS for own in battles]
+    columns: dict[tuple[str, str], list[float]] = {head: [] for head in heads}
+    rows: list[list[str]] = []
+    for model in dict.fromkeys(duel.place.model for duel in asked):
+        cells = [model]
+        for kind, own in heads:
+            here = [duel for duel in battles[own] if (duel.place.model, duel.place.kind) == (model, kind)]
+            here = [duel for duel in here if duel.target == STRICT]
+            mean = mean_ratio(here)
+            cells.append("" if mean is None else f"{mean:.2f} ({len(here)})")
+            columns[kind, own] += [] if mean is None else [mean]
+        rows.append(cells)
+    means = [math.prod(found) ** (1 / len(found)) if found else math.nan for found in columns.values()]
+    rows.append(["**all models alike**", *(f"{mean:.2f}" for mean in means)])
+    return grid(["model", *(f"{kind.upper()}, {own}" for kind, own in heads)], rows)
 
 
 def rounds(table: Table, battles: Mapping[str, Sequence[Duel]]) -> str:
