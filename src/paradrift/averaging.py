@@ -35,9 +35,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paradrift.forms import Affine, Array, Form, preconditioned
+from paradrift.gaps import edges_of
 from paradrift.growth import SIGNAL, levels
 from paradrift.tableau import Tableau
-from paradrift.thinning import falling, spread
+from paradrift.thinning import falling
 
 _WITHOUT_SIGNAL = (Form.DATA, Form.V, Form.FLOW)  # forms that say what the data are even then
 
@@ -152,7 +153,7 @@ def average(table: Tableau, count: int, variance: float) -> Averaged:
     """
     assert table.alpha is not None
     assert table.sigma is not None
-    alpha, edges = np.maximum(table.alpha, SIGNAL), odd(spread(table, count))
+    alpha, edges = np.maximum(table.alpha, SIGNAL), edges_of(table, count, variance)
     steps, outputs, noises = _moving(table, variance)
     gaps, size, longest = len(edges) - 1, table.rows, int(np.diff(edges).max())
     gap = np.repeat(np.arange(gaps), np.diff(edges))
@@ -191,25 +192,6 @@ def average(table: Tableau, count: int, variance: float) -> Averaged:
         shares=shares,
         inside=inside,
     )
-
-
-def odd(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """First rows of gaps of odd lengths: the first node and the last by themselves.
-
-    Args:
-        rows: First rows, ascending, from 0, and the answer, int64.
-
-    Returns:
-        The same, each at most one row later.
-    """
-    last, found = int(rows[-1]), [0, 1]
-    for row in rows[1:-1].tolist():
-        row += (row - found[-1]) % 2 == 0
-        if found[-1] < row < last - 1:
-            found.append(row)
-    if (last - 1 - found[-1]) % 2 == 0:  # an even gap is left: two odd ones
-        found.append(found[-1] + 1)
-    return np.array([*found, last - 1, last]) if found[-1] < last - 1 else np.array([*found, last])
 
 
 def _preconditioned(table: Tableau, variance: float, rows: NDArray[np.int64]) -> Affine:

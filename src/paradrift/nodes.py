@@ -33,7 +33,7 @@ class _Rule(NamedTuple):
 
 
 INTERPOLATED = _Rule(needed=20, rate=0.27, least=12, most=0.7, spared=0.55, order=3.0)
-AVERAGED = _Rule(needed=100, rate=0.6, least=24, most=0.6, spared=0.25, order=1.25)
+AVERAGED = _Rule(needed=85, rate=0.6, least=24, most=0.6, spared=0.25, order=1.25)
 
 
 class Nodes(Protocol):
@@ -132,7 +132,7 @@ class Thinned:
     Without noise, outputs between two nodes are interpolated by cubics: see :mod:`paradrift.thinning`. The solve begins
     with about :math:`20\,(0.1 / \mathrm{tol})^{0.27}` nodes if those are at most seven tenths of the chain, and with as
     many as fill a window of up to 64 and half of the chain. With noise, gaps are averaged: see
-    :mod:`paradrift.averaging`; about :math:`100\,(0.1 / \mathrm{tol})^{0.6}` nodes if those are at most 60 % of the
+    :mod:`paradrift.averaging`; about :math:`85\,(0.1 / \mathrm{tol})^{0.6}` nodes if those are at most 60 % of the
     chain, and a window of up to 64 and a fourth of the chain is filled. A sample whose skipped nodes may make an error
     above ``share`` tol goes on with two, four, eight times as many, as the error falls, and at last with all. At
     tolerance 0, for samplers of several steps or stages, and in windows of one node all nodes are asked.

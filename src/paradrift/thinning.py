@@ -23,6 +23,7 @@ where the two disagree, neither is to be believed. See :attr:`Thin.doubt`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +120,7 @@ def falling(table: Tableau) -> bool:
     return bool(np.all(np.diff(_lambda(table)) > 0))
 
 
-def spread(table: Tableau, count: int) -> NDArray[np.int64]:
+def spread(table: Tableau, count: int, density: Callable[[Array], Array] = np.ones_like) -> NDArray[np.int64]:
     """Rows to keep: evenly spread over a mean of log-SNR and of the steps, the first, the last node and the answer.
 
     Steps are dense where their author saw need, log-SNR where outputs change: half of each was as good as the better
@@ -128,13 +129,15 @@ def spread(table: Tableau, count: int) -> NDArray[np.int64]:
     Args:
         table: A chain that can be thinned.
         count: How many nodes; about, as two may fall on one row.
+        density: How much denser rows are kept at some log(alpha / sigma), shape (N,), than that.
 
     Returns:
         Rows, ascending, int64.
     """
     measure, nodes = _lambda(table), table.nodes
-    place = (measure - measure[0]) / (measure[-1] - measure[0]) + np.arange(nodes) / (nodes - 1)
-    found = np.searchsorted(place, 2 * np.linspace(0, 1, count) - 1e-12)
+    apart = np.diff(measure) / (measure[-1] - measure[0]) + 1 / (nodes - 1)
+    place = np.append(0.0, np.cumsum(apart * density((measure[:-1] + measure[1:]) / 2)))
+    found = np.searchsorted(place, place[-1] * (np.linspace(0, 1, count) - 1e-12))
     return np.append(np.unique([0, *np.minimum(found, nodes - 1), nodes - 1]), nodes)
 
 

@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import paradrift as pd
-from paradrift.averaging import Averaged, average, averageable, odd
+from paradrift.averaging import Averaged, average, averageable
 from paradrift.forms import Form, convert, preconditioned
+from paradrift.gaps import density, edges_of, odd
 from paradrift.growth import FLOOR, SIGNAL, levels
 from paradrift.noise import Chosen, Gathered, Given, Philox
 from paradrift.solvers.steepness import Steepness
 from paradrift.tableau import Tableau
+from paradrift.thinning import spread
 
 SCHEDULE = pd.Discrete.linear(1000)
 SAMPLERS = (pd.DDPM(), pd.DDIM(eta=0.5), pd.Ancestral())
@@ -156,6 +158,23 @@ def test_which_chains_can_be_averaged() -> None:
     assert all(averageable(sampler.tableau(SCHEDULE, grid)) for sampler in SAMPLERS)
     others = (pd.DDIM(), pd.DPMpp2M(), pd.DPMppSDE(), pd.Heun())
     assert not any(averageable(sampler.tableau(SCHEDULE, grid)) for sampler in others)
+
+
+def test_gaps_are_wide_where_noise_drowns_the_data_and_narrow_at_the_end() -> None:
+    """Density 0.4 far below, 1 between, 2 far above: beside even ones, early gaps are 2.5 times as wide."""
+    assert density(np.array([-9.0, 0.0, 9.0])) == pytest.approx(np.array([0.4, 1.0, 2.0]), abs=1e-4)
+    table = pd.DDPM().tableau(SCHEDULE, pd.grids.default(SCHEDULE, 1000))
+    ratio = np.log(table.alpha[:-1] / table.sigma[:-1])
+
+    def widths(edges: np.ndarray) -> list[float]:
+        gaps, place = np.diff(edges[:-1]), ratio[edges[:-2]]
+        assert gaps.sum() == 999
+        assert (gaps % 2 == 1).all()
+        return [float(gaps[(low < place) & (place < high)].mean()) for low, high in ((-9, -3.5), (-2, 2))]
+
+    (early, middle), (first, even) = widths(edges_of(table, 60, 1.0)), widths(odd(spread(table, 60)))
+    assert early / middle == pytest.approx(2.5 * first / even, rel=0.15)
+    assert widths(edges_of(table, 60, 100.0))[0] < early  # large data are drowned by larger noise
 
 
 def test_gathered_noises_are_sums_of_what_is_drawn() -> None:

@@ -102,11 +102,11 @@ def test_what_a_coarse_chain_leaves_is_made_good_by_finer_ones() -> None:
     """A tolerance shared out so narrowly that the first chain cannot do: more evaluations, and a smaller error."""
     plain = sequential().samples
     wide = solved(tol=0.3)
-    narrow = solved(tol=0.3, nodes=pd.Thinned(share=0.01))
+    narrow = solved(tol=0.3, nodes=pd.Thinned(share=0.003))
     errors = [distance(one.samples, plain, MIXTURE.variance) for one in (wide, narrow)]
     assert narrow.converged
     assert narrow.stats.evaluations > wide.stats.evaluations * 1.3
-    assert float(errors[1].median()) < float(errors[0].median()) / 3
+    assert float(errors[1].median()) < float(errors[0].median()) / 2
 
 
 def test_samples_that_go_on_with_every_node_keep_their_own_noises() -> None:
@@ -127,7 +127,7 @@ def test_samples_that_go_on_with_every_node_keep_their_own_noises() -> None:
 @pytest.mark.parametrize("verify", [0, 64])
 def test_batch_mates_change_no_bit(verify: int) -> None:
     """A sample of a batch, some of which go on with more nodes, and the same alone."""
-    options = dict(steps=400, tol=0.3, verify=verify, window=pd.Sliding(20), nodes=pd.Thinned(share=0.03))
+    options = dict(steps=400, tol=0.3, verify=verify, window=pd.Sliding(20), nodes=pd.Thinned(share=0.005))
     batch = solved(samples=12, seed=list(range(12)), **options)
     assert len(set(batch.stats.sample_rounds)) > 1
     for sample in range(0, 12, 3):
