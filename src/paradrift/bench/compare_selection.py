@@ -1,8 +1,9 @@
 """What is compared: cells of the product (model, sampler, steps, width, method), the most telling first.
 
-The whole product would take days on two cores. The default selection asks every model at 50 steps of its ODE and 100 of
-its SDE, and models whose calls are cheap between 10 and 1000 steps, too. Methods that were never near the best are
-asked in the earlier cells only; models whose calls are expensive are asked fewer knobs, and errors down to 1e-3.
+The whole product would take days on two cores. The default selection asks every model between 10 and 250 steps of its
+ODE and at 50 and 100 of its SDE, and models whose calls are cheap up to 1000 steps, too. Methods that were never near
+the best are asked in the earlier cells only; models whose calls are expensive are asked fewer knobs, and errors down to
+1e-3.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ SAMPLES = 64
 FLOOR, HEAVY_FLOOR = 1e-4, 1e-3  # the smallest errors that are compared, of cheap models and of others
 HEAVY = frozenset({"mixture-1024", "digits", "digits-guided", "policy"})  # a row costs a millisecond or more
 WEAK = frozenset({"Anderson", "quasi-DEER", "PIADM", "wavefront", "autospeculation"})  # not asked in later cells
-HEAVY_SDE = ("sde", 100, 16)  # where heavy models are asked with noise; their ODE has 50 steps and the same width
+HEAVY_CELLS = frozenset(  # where those are asked
+    {("ode", 50, 16), ("sde", 100, 16), ("ode", 25, 16), ("ode", 10, None), ("sde", 50, 16), ("ode", 250, 64)}
+)
 PLAN: tuple[tuple[str, int, int | None, int, bool], ...] = (  # kind, steps, width, stride, all methods
     ("ode", 50, 16, 2, True),
     ("sde", 100, 16, 2, True),
@@ -129,12 +132,12 @@ def usual_cells(models: Sequence[str]) -> list[Cell]:
         The cells, the most telling first.
     """
     cells: list[Cell] = []
-    for rank, (kind, steps, width, stride, every) in enumerate(PLAN):
+    for kind, steps, width, stride, every in PLAN:
         for name in models:
             cell = Cell(model=name, kind=kind, steps=steps, width=width, stride=stride)
             if name not in HEAVY:
                 cells.append(cell if every else dataclasses.replace(cell, methods=strong()))
-            elif (kind, steps, width) == HEAVY_SDE or rank == 0:
+            elif (kind, steps, width) in HEAVY_CELLS:
                 cells.append(dataclasses.replace(cell, methods=strong(), stride=2, floor=HEAVY_FLOOR))
     few = ("default", "ParaDiGMS")
     long = Cell(model="digits", kind="sde", steps=1000, width=32, methods=few, stride=5, floor=1e-2)
