@@ -22,7 +22,7 @@ SETTLING = 10.0  # K and eta: fitted on the embedded model at 50, 250 and 1000 s
 SHARE = 0.63
 FEWEST, GROWTH = 3.0, 0.125  # K of a window of less than 56 nodes, by its width
 ENGINE = 2e-3, 1.5e-5  # seconds a round that the solver takes, and more for each node of the window, until measured
-HOP = 3e-4  # and a node of a thinned chain that is stepped through
+STEPPING = 3e-4  # and a node of a thinned chain that is stepped through
 FAILING = 0.1  # share of such chains that do not do, until tried
 TRUST = 0.5, 2.0  # measurements correct predictions by factors in these bounds
 STEP = 1.0, 1.4  # and those of a sequential step by factors in these: a call is not faster than when it is repeated
@@ -38,7 +38,7 @@ class Experience:
         engine: Seconds a round of the solver itself, as a share of those expected.
         calls: Seconds of the model's calls in windows, as a share of those measured for as many rows.
         step: Seconds of a step of the sequential sampler, as a share of those measured for its call.
-        hop: Seconds of the solver itself for a thinned chain that is stepped through, as a share of those expected.
+        stepping: Seconds of the solver itself for a thinned chain, stepped through, as a share of those expected.
         failing: Share of such chains that did not do, so that all nodes followed; of what is new, a fourth is believed.
         solved: Whether a window has been solved.
     """
@@ -48,7 +48,7 @@ class Experience:
     engine: float = 1.0
     calls: float = 1.0
     step: float = 1.0
-    hop: float = 1.0
+    stepping: float = 1.0
     failing: float = FAILING
     solved: bool = False
 
@@ -75,7 +75,7 @@ class Experience:
         """
         return self.engine * (ENGINE[0] + ENGINE[1] * width)
 
-    def hops_of(self, nodes: int) -> float:
+    def stepping_of(self, nodes: int) -> float:
         """Predicted seconds of the solver itself for a thinned chain that is stepped through, and checked.
 
         Args:
@@ -84,7 +84,7 @@ class Experience:
         Returns:
             Seconds.
         """
-        return self.hop * (ENGINE[0] + HOP * nodes)
+        return self.stepping * (ENGINE[0] + STEPPING * nodes)
 
 
 _experience: dict[tuple[int, Hashable], tuple[Callable[[], object], Experience]] = {}
@@ -140,8 +140,8 @@ def learn(
         failing = known.failing + ((rounds > nodes + 1) - known.failing) / 4
         if rounds > nodes + 1:
             return _remember(model, chain, dataclasses.replace(known, failing=failing))
-        hop = math.sqrt(known.hop * _trusted(engine_seconds / (ENGINE[0] + HOP * nodes)))
-        return _remember(model, chain, dataclasses.replace(known, failing=failing, hop=hop))
+        stepping = math.sqrt(known.stepping * _trusted(engine_seconds / (ENGINE[0] + STEPPING * nodes)))
+        return _remember(model, chain, dataclasses.replace(known, failing=failing, stepping=stepping))
     expected = rounds * cost_of(evaluations / rounds, costs)
     if width <= 1:
         step = _trusted((model_seconds + engine_seconds) / expected, STEP)
@@ -153,7 +153,7 @@ def learn(
             engine=math.sqrt(known.engine * _trusted(engine_seconds / rounds / (ENGINE[0] + ENGINE[1] * width))),
             calls=math.sqrt(known.calls * _trusted(model_seconds / expected)),
             step=known.step,
-            hop=known.hop,
+            stepping=known.stepping,
             failing=known.failing,
             solved=True,
         )

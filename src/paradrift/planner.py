@@ -8,7 +8,8 @@ K sweeps (at most 10, fewer in narrow windows) to settle anything at all, and af
 window settled in each round. What a round costs is the model's time for S W rows, which only a measurement knows: on an
 idle GPU nearly that of one row, on two CPU cores often proportional to the rows; and the solver's own time. The width
 with the least predicted time is taken; if the sequential sampler (M calls of S rows) is predicted to be as fast, the
-plan is the sequential sampler.
+plan is the sequential sampler, the more easily where no solve has shown what a window takes. A thinned chain may also
+be stepped through, which counts with the share of such chains that fail: then all nodes follow.
 
 What cannot pay is not measured: a batch of more rows never counts as faster than one of fewer, so where windows would
 lose even with free rows, as with models that cost less than the solver itself, one call decides.
@@ -213,7 +214,7 @@ def choose(
             seconds = rounds * (known.calls * cost_of(rows, costs) + known.engine_of(width))
         elif kept <= SERIAL * nodes:  # a thinned chain, stepped through and checked; where it does not do, all nodes
             seconds = (kept + known.failing * nodes) * known.step * cost_of(samples, costs)
-            seconds += cost_of(samples * checked, costs) + known.hops_of(kept)
+            seconds += cost_of(samples * checked, costs) + known.stepping_of(kept)
         else:
             continue
         if seconds < least:

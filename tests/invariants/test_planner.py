@@ -12,7 +12,7 @@ import torch
 
 import paradrift as pd
 from paradrift import grids, planner, report
-from paradrift.experience import ENGINE, FAILING, HOP, Experience, cost_of, experience_of, learn, rounds_of
+from paradrift.experience import ENGINE, FAILING, STEPPING, Experience, cost_of, experience_of, learn, rounds_of
 from paradrift.planner import GAIN, MARGIN, choose
 from paradrift.solvers.base import Request
 from paradrift.solvers.lowered import lower
@@ -221,24 +221,24 @@ def test_what_fails_now_and_then_and_takes_the_solver_long_is_not_stepped_throug
         return choose(Auto(), costs, samples=1, nodes=100, verified=0, known=known, asked=lambda width: (40, 0))
 
     sure, seldom = plan(10e-3, Experience(failing=0.0)), plan(10e-3, Experience(failing=1 / 3))
-    assert sure.seconds == pytest.approx(0.4 + ENGINE[0] + 40 * HOP + 10e-3)  # and one call to check
+    assert sure.seconds == pytest.approx(0.4 + ENGINE[0] + 40 * STEPPING + 10e-3)  # and one call to check
     assert seldom.seconds == pytest.approx(sure.seconds + 100 / 3 * 10e-3)
     assert sure.thinned
     assert seldom.thinned
     assert not plan(10e-3, Experience(failing=0.6)).thinned
     assert not plan(3e-4, Experience(failing=0.0)).thinned  # the solver takes as long as the calls
-    assert plan(3e-4, Experience(failing=0.0, hop=0.5)).thinned
+    assert plan(3e-4, Experience(failing=0.0, stepping=0.5)).thinned
 
 
 def test_stepping_through_few_nodes_teaches_how_often_it_fails_and_how_long_the_solver_takes() -> None:
     model = torch.nn.Identity()
     taught = dict(nodes=40, samples=1, width=1, verified=0, costs={1: 1e-3}, evaluations=40, model_seconds=0.04)
-    slow = 2 * (ENGINE[0] + HOP * 40)
+    slow = 2 * (ENGINE[0] + STEPPING * 40)
     learn(model, "chain", **taught, rounds=41, engine_seconds=slow, stepped=True)
-    assert experience_of(model, "chain") == Experience(failing=0.75 * FAILING, hop=2**0.5)
+    assert experience_of(model, "chain") == Experience(failing=0.75 * FAILING, stepping=2**0.5)
     learn(model, "chain", **taught, rounds=140, engine_seconds=1.0, stepped=True)
     known = experience_of(model, "chain")
-    assert known == Experience(failing=pytest.approx(0.25 + 0.75**2 * FAILING), hop=2**0.5)
+    assert known == Experience(failing=pytest.approx(0.25 + 0.75**2 * FAILING), stepping=2**0.5)
 
 
 def test_a_planned_chain_that_is_stepped_through_at_few_nodes_stays_within_the_tolerance(

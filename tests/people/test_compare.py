@@ -26,7 +26,8 @@ from paradrift.bench import (
 from paradrift.bench.compare import Case
 from paradrift.bench.compare_seconds import lane
 from paradrift.bench.compare_selection import Cell, Filter
-from paradrift.bench.equal_error import Place, Spot, rounds_at
+from paradrift.bench.compare_words import by_model
+from paradrift.bench.equal_error import Duel, Place, Spot, rounds_at
 from paradrift.bench.models import Model
 from paradrift.bench.records import Record
 from paradrift.cli import main
@@ -293,6 +294,7 @@ def test_pictures_and_tables_from_records(tmp_path, capsys):
     text = capsys.readouterr().out
     for title in (
         "**Ours in rounds over the best rival's, at equal median error**",
+        "**By model, at a median error of 1e-2**",
         "**Where we lose: default**",
         "**Where we lose: calibrated**",
         "**Exact in law**",
@@ -302,6 +304,16 @@ def test_pictures_and_tables_from_records(tmp_path, capsys):
     for name in names:
         assert str(tmp_path / name) in text.replace("\n", "")
         assert np.std(matplotlib.image.imread(tmp_path / name)[..., :3]) > 0.02
+
+
+def test_the_means_by_model_are_geometric_and_leave_out_what_was_not_asked():
+    def duel(model, ours, kind="ode", target=1e-2):
+        return Duel(place=HERE._replace(model=model, kind=kind), target=target, ours=ours, rival=10.0, best="Picard")
+
+    battles = {"default": [duel("a", 2.0), duel("a", 8.0), duel("b", 1.0), duel("b", 9.0, target=1e-1)]}
+    head, _, *rows = by_model(battles).splitlines()
+    assert head == "| model | ODE, default | SDE, default |"
+    assert rows == ["| a | 0.40 (2) |  |", "| b | 0.10 (1) |  |", "| **all models alike** | 0.20 |  |"]
 
 
 def test_pictures_have_six_panels_at_most():

@@ -96,22 +96,26 @@ def by_model(battles: Mapping[str, Sequence[Duel]]) -> str:
     Returns:
         A table: one row for each model, the number of places in brackets.
     """
-    asked = [duel for mine in battles.values() for duel in mine if duel.target == STRICT]
     heads = [(kind, own) for kind in KINDS for own in battles]
-    columns: dict[tuple[str, str], list[float]] = {head: [] for head in heads}
+    asked = {
+        (kind, own): [duel for duel in battles[own] if duel.place.kind == kind and duel.target == STRICT]
+        for kind, own in heads
+    }
+    models = dict.fromkeys(duel.place.model for duels in asked.values() for duel in duels)
     rows: list[list[str]] = []
-    for model in dict.fromkeys(duel.place.model for duel in asked):
+    columns: dict[tuple[str, str], list[float]] = {head: [] for head in heads}
+    for model in models:
         cells = [model]
-        for kind, own in heads:
-            here = [duel for duel in battles[own] if (duel.place.model, duel.place.kind) == (model, kind)]
-            here = [duel for duel in here if duel.target == STRICT]
+        for head in heads:
+            here = [duel for duel in asked[head] if duel.place.model == model]
             mean = mean_ratio(here)
             cells.append("" if mean is None else f"{mean:.2f} ({len(here)})")
-            columns[kind, own] += [] if mean is None else [mean]
+            columns[head] += [] if mean is None else [mean]
         rows.append(cells)
-    means = [math.prod(found) ** (1 / len(found)) if found else math.nan for found in columns.values()]
-    rows.append(["**all models alike**", *(f"{mean:.2f}" for mean in means)])
-    return grid(["model", *(f"{kind.upper()}, {own}" for kind, own in heads)], rows)
+    means = [f"{math.prod(found) ** (1 / len(found)):.2f}" if found else "" for found in columns.values()]
+    return grid(
+        ["model", *(f"{kind.upper()}, {own}" for kind, own in heads)], [*rows, ["**all models alike**", *means]]
+    )
 
 
 def rounds(table: Table, battles: Mapping[str, Sequence[Duel]]) -> str:

@@ -211,10 +211,8 @@ class Averages:
         columns = self.averaged.edges[some.gap][:, None] + 1 + np.arange(used)
         columns = torch.as_tensor(np.minimum(columns, self.averaged.fine.rows - 1), device=sample.device)
         shares = torch.as_tensor(some.noises[:, :used], device=sample.device)
-        size = self.heard.states.shape[2]
-        return (
-            gather(self._fine, sample, columns[:, None], shares[:, None], size)[:, 0].flatten(1).to(self.heard.states)
-        )
+        drawn = gather(self._fine, sample, columns[:, None], shares[:, None], self.heard.states.shape[2])
+        return drawn.flatten(1).to(self.heard.states)
 
     def _unit(self) -> Tensor:
         """sqrt(v0) of each sample, shape (S,), float64."""

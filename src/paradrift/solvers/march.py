@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State
 
-SMALL = 1 << 14  # numbers of a row
+SMALL = 1 << 14  # numbers of a row that are substituted by numpy, at most
 
 
 def march(state: State, here: Here, first: int, stop: int, entering: Tensor | None) -> None:
