@@ -206,7 +206,7 @@ def test_paths_steeper_than_any_gaussian_let_errors_grow() -> None:
     for sample, slope in enumerate((mild, steep)):
         change = torch.ones(12, 4, dtype=torch.float64)
         df = torch.as_tensor(slope / alpha)[:, None] * change
-        steepness.see(torch.as_tensor(nodes), torch.full((12,), sample), change, df)
+        steepness.see(torch.as_tensor(nodes), torch.full((12,), sample), change, df, torch.full((12,), True))
     found = steepness.felt()
     assert torch.allclose(
         found[:, 0], torch.as_tensor(felt[FLOOR])

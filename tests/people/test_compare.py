@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from operator import attrgetter
 
@@ -212,13 +213,15 @@ def test_a_ladder_goes_on_for_the_worst_sample(monkeypatch):
     assert asked == [0.1, 0.03, 0.01]
 
 
-def test_a_ladder_is_narrowed_where_flips_end(monkeypatch):
-    """Answers flip at tolerances above 0.025; from 1e-2 on the loosest knob without flips is what counts."""
+@pytest.mark.parametrize(("lucky", "loosest"), [((), 0.025), ((0.036, 0.045), 0.045)], ids=["monotonic", "not"])
+def test_a_ladder_is_narrowed_where_flips_end(lucky, loosest, monkeypatch):
+    """Answers flip above a tolerance of 0.025, or not at a looser one either: the loosest without flips counts."""
     template, asked = measured()[0], []
 
     def measure(case, entry, width, knob):
         asked.append(knob)
-        extra = template.extra | {"flips": int(knob > 0.025)}
+        fine = knob <= 0.025 or (lucky and lucky[0] < knob < lucky[1])
+        extra = template.extra | {"flips": int(not fine)}
         return dataclasses.replace(template, error_median=knob / 10, error_worst=knob / 10, extra=extra)
 
     monkeypatch.setattr(compare_run, "measure", measure)
@@ -226,7 +229,12 @@ def test_a_ladder_is_narrowed_where_flips_end(monkeypatch):
     case, known = Case(model=MODELS["gaussian"], kind="ode", steps=10, samples=4), {}
     entry = dataclasses.replace(methods.CATALOGUE[0], ladder=(1.0, 0.1, 0.01, 1e-3))
     list(compare_run.climb(case, entry, cell, known))
-    assert asked == [1.0, 0.1, 0.01, 1e-3, 0.032, 0.018]
+    assert asked[:5] == [1.0, 0.1, 0.01, 1e-3, 0.032]
+    unflipped = [knob for knob, record in known.items() if not record.extra["flips"]]
+    good = max(float(name.rsplit("/", 1)[1]) for name in unflipped)
+    tried = sorted(knob for knob in asked if knob >= good)
+    assert loosest / compare_run.NARROW < good <= loosest
+    assert all(b <= compare_run.NARROW * a for a, b in itertools.pairwise(tried) if a < compare_run.NEAR * good)
     assert list(compare_run.climb(case, entry, cell, known)) == []  # nothing is measured twice
     asked.clear()
     list(compare_run.climb(case, dataclasses.replace(entry, knob="iterations"), cell, {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from paradrift.bench.records import Record
 
 ENGINE = 2e-7  # seconds that solvers spend on an element of a row, about: for the estimate alone
 PARTS = ("curves", "seconds")
-NARROW = 2.0  # tolerances with and without flips are this near each other when a ladder is left
+NEAR = 3.0  # tolerances up to so many times the loosest without flips are looked at, since flips come and go
+NARROW = 4 / 3  # and neighbours among them are within this factor of each other when a ladder is left
 
 Models = Mapping[str, Model]
 
@@ -154,24 +156,32 @@ def climb(case: Case, entry: Entry, cell: Cell, known: dict[str, Record]) -> Ite
 
 
 def last_flip(asked: Mapping[float, Record]) -> float | None:
-    """The tolerance to ask next, halfway between the loosest without flips and the next looser one, with some.
+    """The tolerance to ask next, to find the loosest without flips.
+
+    Which samples at a border change class is not monotonic in the tolerance: a looser one than the next with flips may
+    be free of them. So all neighbours up to :data:`NEAR` times the loosest known are narrowed, the nearest first.
 
     Args:
         asked: Measurements by tolerance.
 
     Returns:
-        Their geometric mean to two digits; None where they are within :data:`NARROW` of each other, where nothing
-        flips, and where points without flips are not within 1e-2.
+        The geometric mean of two neighbours to two digits; None where all are within :data:`NARROW` of each other,
+        where nothing flips, and where points without flips are not within 1e-2.
     """
     unflipped = [knob for knob, record in asked.items() if not record.extra["flips"]]
     good = max(unflipped, default=None)
-    looser = [knob for knob in asked if good is not None and knob > good]
-    if good is None or not looser or min(looser) <= NARROW * good:
+    if good is None:
         return None
     error = asked[good].error_median
     if error is None or error > STRICT:  # above, flips do not disqualify: another point would change nothing
         return None
-    return float(f"{math.sqrt(good * min(looser)):.2g}")
+    for low, high in itertools.pairwise(sorted(knob for knob in asked if knob >= good)):
+        if low >= NEAR * good:
+            break
+        between = float(f"{math.sqrt(low * high):.2g}")
+        if high > NARROW * low and low < between < high:
+            return between
+    return None
 
 
 def weight(cell: Cell, models: Models) -> float:

@@ -52,13 +52,16 @@ def record(run: Run, accepted: Tensor) -> None:
         run: The solve, before its windows move.
         accepted: Rows settled in this round, shape (S,).
     """
-    if run.ledger.trajectory is not None:
-        settled = (run.positions >= run.history) & (run.positions < run.history + accepted)
-        which = settled.nonzero(as_tuple=True)
-        run.ledger.trajectory[run.active[which[1]], run.here.row[which]] = run.state.z[which]
-    if run.ledger.outputs is not None:  # of the rows that the settled ones leave from
-        begin, state = run.history - 1, run.state
-        which = ((run.positions >= begin) & (run.positions < begin + accepted)).nonzero(as_tuple=True)
+    ledger, state = run.ledger, run.state
+    if ledger.trajectory is None and ledger.outputs is None:
+        return
+    settled = (run.positions >= run.history) & (run.positions < run.history + accepted)
+    position, column = settled.nonzero(as_tuple=True)
+    sample = run.active[column]
+    if ledger.trajectory is not None:
+        ledger.trajectory[sample, run.here.row[position, column]] = state.z[position, column]
+    if ledger.outputs is not None:  # of the rows that the settled ones leave from
+        which = position - 1, column
         away = state.z[which] - state.ref[which]
         used = torch.where(away == 0, state.f[which], state.f[which] + state.slope[which] * away)
-        run.ledger.outputs[run.active[which[1]], run.here.row[which]] = used
+        ledger.outputs[sample, run.here.row[which]] = used

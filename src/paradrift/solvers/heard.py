@@ -66,7 +66,8 @@ class Heard:
         p, q = (one[node][:, None] for one in self._affine)
         state, found = x / self._scale[node][:, None], p * x + q * output
         again = self.asked[node, sample] > 0
-        where = node[again], sample[again]
-        self.steepness.see(*where, state[again] - self.states[where], output[again] - self._raw[where])
+        if bool(again.any()):
+            dx, df = state - self.states[node, sample], output - self._raw[node, sample]
+            self.steepness.see(node, sample, dx, df, again)
         self.states[node, sample], self.outputs[node, sample], self._raw[node, sample] = state, found, output
         self.asked[node, sample] += 1

@@ -102,11 +102,12 @@ def _substitute(away: Tensor, gains: dict[int, Tensor], reach: int, many: bool) 
     wide: Any = np.float64 if host else torch.float64
     distance = _view(away, host)
     if many:
+        in_order = host and distance[0].size > 1  # as numpy adds rows up, but not single numbers: see summing
         far = max(gains)
         every = torch.stack([gains.get(lag, torch.zeros_like(gains[far])) for lag in range(far, 0, -1)], 1)
         for index, gain in enumerate(_view(every, host), start=reach):
             terms = gain * distance[index - far : index]
-            distance[index] += terms.cumsum(0, dtype=wide)[-1]  # in order: see summing
+            distance[index] += terms.sum(0, dtype=wide) if in_order else terms.cumsum(0, dtype=wide)[-1]
         return
     rows, sequential = list(distance), [(lag, list(_view(gain, host))) for lag, gain in gains.items()]
     for index in range(reach, len(rows)):

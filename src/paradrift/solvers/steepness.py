@@ -40,7 +40,7 @@ class Steepness:
         self._prior = self._column(in_form(table, gaussian(table, variance))[:-1])
         self.slopes = torch.full((len(alpha), samples), torch.nan, dtype=torch.float64, device=device)
 
-    def see(self, node: Tensor, sample: Tensor, dx: Tensor, df: Tensor) -> None:
+    def see(self, node: Tensor, sample: Tensor, dx: Tensor, df: Tensor, again: Tensor) -> None:
         """Take in changes of nodes that were asked again.
 
         Args:
@@ -48,9 +48,10 @@ class Steepness:
             sample: Samples, shape (N,).
             dx: Changes of their states, shape (N, D).
             df: Changes of the model's outputs, shape (N, D).
+            again: Which of them were asked before, shape (N,), bool.
         """
-        slope = (dx.double() * df).sum(1) / dx.double().square().sum(1)
-        self.slopes[node, sample] = torch.where(torch.isfinite(slope), slope, self.slopes[node, sample])
+        slope = (dx * df).sum(1, dtype=torch.float64) / dx.square().sum(1, dtype=torch.float64)
+        self.slopes[node, sample] = torch.where(again & torch.isfinite(slope), slope, self.slopes[node, sample])
 
     def felt(self) -> Tensor:
         """What a unit error after each node does to the answer, shape (K, S), float64."""
