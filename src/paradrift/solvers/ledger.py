@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from paradrift.solution import Status
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +24,11 @@ class Check:
         weight: Effect of a unit defect on the answer, in units of sqrt(v0), shape (K,).
     """
 
-    x: Tensor
-    out: Tensor
-    row: Tensor
-    sample: Tensor
-    weight: Tensor
+    x: Values
+    out: Values
+    row: Values
+    sample: Values
+    weight: Values
 
 
 @dataclass(kw_only=True)
@@ -46,19 +48,19 @@ class Ledger:
         checks: Accepted nodes that wait.
     """
 
-    answers: Tensor
+    answers: Values
     status: list[Status | None]
-    bound: Tensor
-    rounds: Tensor
-    trajectory: Tensor | None
-    outputs: Tensor | None
+    bound: Values
+    rounds: Values
+    trajectory: Values | None
+    outputs: Values | None
     nats: Tensor
     llr: Tensor
     rejected: Tensor
     checks: list[Check] = field(default_factory=list)
 
     @staticmethod
-    def open(start: Tensor, keep_rows: int, keep_outputs: int, judged: int) -> Ledger:
+    def open(start: Tensor, keep_rows: int, keep_outputs: int, judged: int, host: bool) -> Ledger:
         """Empty books.
 
         Args:
@@ -66,6 +68,7 @@ class Ledger:
             keep_rows: Rows of the trajectory to keep; 0 for none.
             keep_outputs: Rows whose outputs to keep; 0 for none.
             judged: Nodes whose cost in nats is booked; 0 for none.
+            host: Whether the solve holds numpy arrays.
 
         Returns:
             The ledger.
@@ -76,15 +79,15 @@ class Ledger:
         if trajectory is not None:
             trajectory[:, 0] = start
         return Ledger(
-            answers=start.clone(),
+            answers=arrays.of(start.clone(), host),
             status=[None] * samples,
-            bound=torch.zeros(samples, dtype=torch.float64, device=start.device),
-            rounds=torch.zeros(samples, dtype=torch.int64, device=start.device),
+            bound=arrays.of(torch.zeros(samples, dtype=torch.float64, device=start.device), host),
+            rounds=arrays.of(torch.zeros(samples, dtype=torch.int64, device=start.device), host),
             nats=torch.zeros(samples, judged, dtype=torch.float64, device=start.device),
             llr=torch.zeros(samples, dtype=torch.float64, device=start.device),
             rejected=torch.zeros(samples, dtype=torch.int64, device=start.device),
-            trajectory=trajectory,
-            outputs=outputs,
+            trajectory=None if trajectory is None else arrays.of(trajectory, host),
+            outputs=None if outputs is None else arrays.of(outputs, host),
         )
 
     def take_checks(self) -> Check | None:
@@ -99,19 +102,20 @@ class Ledger:
         if len(parts) == 1:
             return parts[0]
         names = ("x", "out", "row", "sample", "weight")
-        return Check(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        joined = arrays.library(parts[0].x).concatenate
+        return Check(**{name: joined([getattr(part, name) for part in parts]) for name in names})
 
-    def verify(self, check: Check, outputs: Tensor) -> None:
+    def verify(self, check: Check, outputs: Values) -> None:
         """Book the true defects of accepted nodes.
 
         Args:
             check: The nodes.
             outputs: Model outputs at their accepted states, shape (K, D).
         """
-        defect = (outputs - check.out).double().square().mean(1).sqrt()
-        self.contribute(check.sample, defect * check.weight)
+        defect = arrays.tensor(outputs - check.out).double().square().mean(1).sqrt()
+        self.contribute(check.sample, arrays.as_in(defect, outputs) * check.weight)
 
-    def contribute(self, samples: Tensor, contributions: Tensor) -> None:
+    def contribute(self, samples: Values, contributions: Values) -> None:
         """Add contributions to the error of samples.
 
         They add up as they are: along a smooth path, neighbouring defects point the same way.
@@ -120,7 +124,8 @@ class Ledger:
             samples: Sample of each contribution, shape (K,).
             contributions: In units of sqrt(v0), shape (K,); those that are not a number count as infinite.
         """
-        self.bound.index_add_(0, samples, torch.nan_to_num(contributions.double(), nan=torch.inf, posinf=torch.inf))
+        xp, more = arrays.library(contributions), arrays.cast(contributions, self.bound)
+        arrays.add_at(self.bound, samples, xp.where(xp.isnan(more), torch.inf, more))
 
     def spent(self, samples: Tensor) -> Tensor:
         """Nats booked so far.
@@ -154,7 +159,7 @@ class Ledger:
         """
         self.rejected[samples] += fallen.long()
 
-    def close(self, samples: Tensor, answers: Tensor, status: Status) -> None:
+    def close(self, samples: Values, answers: Values, status: Status) -> None:
         """Enter the end of some samples.
 
         Args:
@@ -168,4 +173,4 @@ class Ledger:
 
     def error(self) -> Tensor:
         """Estimated error of each sample, shape (S,), in units of sqrt(v0)."""
-        return self.bound.clone()
+        return arrays.tensor(self.bound).clone()

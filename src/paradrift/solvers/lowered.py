@@ -12,6 +12,8 @@ from torch import Tensor
 from paradrift.forms import Array
 from paradrift.growth import SIGNAL, influence
 from paradrift.slopes import Slopes, to_data
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 from paradrift.solvers.solver import stride
 from paradrift.tableau import Tableau
 from paradrift.windows import Window
@@ -30,13 +32,13 @@ class Levels(NamedTuple):
         posterior: Standard deviation of DDPM's noise on the step that leaves the row.
     """
 
-    alpha: Tensor
-    variance: Tensor
-    p: Tensor
-    q: Tensor
-    gain: Tensor
-    prior: Tensor
-    posterior: Tensor
+    alpha: Values
+    variance: Values
+    p: Values
+    q: Values
+    gain: Values
+    prior: Values
+    posterior: Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,25 +56,25 @@ class Here:
         mixed: Whether the table has rows between its nodes that are no nodes.
     """
 
-    row: Tensor
-    node: Tensor
-    checked: Tensor
-    a: dict[int, Tensor]
-    b: dict[int, Tensor]
-    c: dict[int, Tensor]
-    stack: Tensor
+    row: Values
+    node: Values
+    checked: Values
+    a: dict[int, Values]
+    b: dict[int, Values]
+    c: dict[int, Values]
+    stack: Values
     mixed: bool
 
-    def levels(self, *where: Tensor | slice | int | None) -> Levels:
+    def levels(self, *where: Values | slice | int | None) -> Levels:
         """Levels of some positions.
 
         Args:
             *where: Index of positions and samples; all if there is none.
 
         Returns:
-            One tensor a level.
+            One array a level.
         """
-        return Levels(*self.stack[(slice(None), *where)].unbind())
+        return Levels(*self.stack[(slice(None), *where)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,19 +98,19 @@ class Lowered:
     """
 
     lags: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-    vectors: Tensor
-    marks: Tensor
-    t: Tensor
-    scale: Tensor
-    influence: Tensor
-    before: Tensor
-    of_node: Tensor
+    vectors: Values
+    marks: Values
+    t: Values
+    scale: Values
+    influence: Values
+    before: Values
+    of_node: Values
     gap: int
     stride: int
     noisy: bool
     scheduled: bool
 
-    def limits(self, front: Tensor, window: Window) -> Tensor:
+    def limits(self, front: Values, window: Window) -> Values:
         """The last row that each sample's window reaches.
 
         Args:
@@ -119,9 +121,10 @@ class Lowered:
             Shape (S,), int64.
         """
         nodes = len(self.of_node) - 1
-        return self.of_node[window.limit(self.before[front], nodes)]
+        ends = window.limit(arrays.tensor(self.before[front]), nodes)
+        return self.of_node[arrays.as_in(ends, front)]
 
-    def at(self, front: Tensor, offsets: Tensor) -> Here:
+    def at(self, front: Values, offsets: Values) -> Here:
         """What the table says of the rows under the windows.
 
         Args:
@@ -131,10 +134,10 @@ class Lowered:
         Returns:
             Rows and coefficients.
         """
-        row = (offsets + front).clamp_(min=0)
-        node, checked = self.marks[:, row].unbind()
+        row = arrays.clip(offsets + front, low=0)
+        node, checked = self.marks[:, row]
         vectors = self.vectors[:, row]
-        weights = iter(vectors.unsqueeze(-1).unbind())
+        weights = iter(vectors[..., None])
         a, b, c = ({lag: next(weights) for lag in lags} for lags in self.lags)
         stack = vectors[-len(Levels._fields) :]
         return Here(row=row, node=node, checked=checked, a=a, b=b, c=c, stack=stack, mixed=self.gap > 0)
@@ -149,6 +152,7 @@ def lower(
     dtype: torch.dtype,
     device: torch.device,
     lawful: bool,
+    host: bool = False,
 ) -> Lowered:
     """Cast a table for one solve.
 
@@ -161,6 +165,7 @@ def lower(
         dtype: Dtype of the states.
         device: Device of the states.
         lawful: Whether the law of each row counts, and not the answer alone.
+        host: Whether the solve holds numpy arrays.
 
     Returns:
         The lowered table.
@@ -169,6 +174,9 @@ def lower(
     def padded(values: Array, fill: float = 0.0) -> Tensor:
         tail = np.full((*values.shape[:-1], pad), fill)
         return torch.as_tensor(np.concatenate([values, tail], axis=-1)).to(device=device, dtype=dtype)
+
+    def held(values: Tensor) -> Values:
+        return arrays.of(values, host)
 
     # A start without signal has an infinite x / alpha; a floor far below any other level keeps the measures finite.
     alpha = np.ones(table.rows) if table.alpha is None else np.maximum(table.alpha, SIGNAL)
@@ -185,13 +193,13 @@ def lower(
     checked = node & (counted % every == 0) & (verify > 0)
     return Lowered(
         lags=table.lags,
-        vectors=torch.stack([padded(vector, fill) for vector, fill in zip([*weights, *levels], fills, strict=True)]),
-        marks=torch.as_tensor(np.stack([node, checked])).to(device),
-        t=padded(np.where(table.evaluated, table.t, 0.0)),
-        scale=padded(table.scale, 1.0),
-        influence=padded(influence(table, variance, lawful)),
-        before=torch.as_tensor(before).to(device),
-        of_node=torch.as_tensor(of_node).to(device),
+        vectors=held(torch.stack(list(map(padded, [*weights, *levels], fills)))),
+        marks=held(torch.as_tensor(np.stack([node, checked])).to(device)),
+        t=held(padded(np.where(table.evaluated, table.t, 0.0))),
+        scale=held(padded(table.scale, 1.0)),
+        influence=held(padded(influence(table, variance, lawful))),
+        before=held(torch.as_tensor(before).to(device)),
+        of_node=held(torch.as_tensor(of_node).to(device)),
         gap=int(np.diff(of_node).max()) - 1,
         stride=every,
         noisy=table.noisy,

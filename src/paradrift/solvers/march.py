@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State
 
-SMALL = 1 << 14  # numbers of a row that are substituted by numpy, at most
 
-
-def march(state: State, here: Here, first: int, stop: int, entering: Tensor | None) -> None:
+def march(state: State, here: Here, first: int, stop: int, entering: Values | None) -> None:
     r"""Compute rows in order, each from the rows and surrogate outputs before it.
 
     With references :math:`\hat z` and outputs f there, a row is what it would be if all rows before it were their
@@ -42,9 +42,9 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
         stop: Position after the last to compute.
         entering: First position that may change for each sample, shape (S,), or None for all.
     """
-    reach, inside = max([1, *here.a, *here.b]), slice(first, stop)
-    held = state.noise[inside].clone()
-    gains: dict[int, Tensor] = {}
+    xp, reach, inside = arrays.library(state.z), max([1, *here.a, *here.b]), slice(first, stop)
+    held = arrays.copy(state.noise[inside])
+    gains: dict[int, Values] = {}
     for lag, weight in here.a.items():
         gains[lag] = weight[inside]
         held += gains[lag] * state.ref[first - lag : stop - lag]
@@ -53,70 +53,62 @@ def march(state: State, here: Here, first: int, stop: int, entering: Tensor | No
         gain = weight[inside] * state.slope[first - lag : stop - lag]
         gains[lag] = gains[lag] + gain if lag in gains else gain
     away = state.z[first - reach : stop] - state.ref[first - reach : stop]
-    free = None if entering is None else (torch.arange(first, stop, device=held.device)[:, None] >= entering)[..., None]
+    free = None if entering is None else (arrays.steps(first, stop, held) >= entering)[..., None]
     if free is None:
-        torch.sub(held, state.ref[inside], out=away[reach:])
+        xp.subtract(held, state.ref[inside], out=away[reach:])
     else:
-        away[reach:] = torch.where(free, held - state.ref[inside], away[reach:])
+        away[reach:] = xp.where(free, held - state.ref[inside], away[reach:])
         gains = {lag: gain * free for lag, gain in gains.items()}
     if here.mixed:
         _mixed(state, held, away, gains, inside, reach, free)
         return
     size = _stretch(len(state.z)) if list(gains) == [1] else 1
     if size > 1:
-        away = _stretches(away, gains[1], first % size, size)
+        away = arrays.as_in(_stretches(arrays.tensor(away), arrays.tensor(gains[1]), first % size, size), held)
     else:
         with np.errstate(all="ignore"):  # what overflows is found where outputs are judged
             _substitute(away, gains, reach, many=len(gains) > 2 and state.slope.shape[-1] == 1)
     for lag, gain in gains.items():
         held += gain * away[reach - lag : len(away) - lag]
-    state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])
+    state.z[inside] = held if free is None else xp.where(free, held, state.z[inside])
 
 
 def _mixed(
     state: State,
-    held: Tensor,
-    away: Tensor,
-    gains: dict[int, Tensor],
+    held: Values,
+    away: Values,
+    gains: dict[int, Values],
     inside: slice,
     reach: int,
-    free: Tensor | None,
+    free: Values | None,
 ) -> None:
     """The substitution in values: what a row that repeats itself adds up to is its reference, to the last bit."""
-    distance, sequential = away.unbind(), [(lag, gain.unbind()) for lag, gain in gains.items()]
-    value, reference = held.unbind(), state.ref[inside].unbind()
-    for index, row in enumerate(value):
-        for lag, gain in sequential:
-            row.add_(gain[index] * distance[index + reach - lag])
-        moved = row - reference[index]
-        distance[index + reach].copy_(
-            moved if free is None else torch.where(free[index], moved, distance[index + reach])
-        )
-    state.z[inside] = held if free is None else torch.where(free, held, state.z[inside])
+    xp, reference = arrays.library(held), state.ref[inside]
+    for index in range(len(held)):
+        for lag, gain in gains.items():
+            held[index] += gain[index] * away[index + reach - lag]
+        moved = held[index] - reference[index]
+        away[index + reach] = moved if free is None else xp.where(free[index], moved, away[index + reach])
+    state.z[inside] = held if free is None else xp.where(free, held, state.z[inside])
 
 
-def _substitute(away: Tensor, gains: dict[int, Tensor], reach: int, many: bool) -> None:
+def _substitute(away: Values, gains: dict[int, Values], reach: int, many: bool) -> None:
     r"""Solve :math:`d_m = h_m + \sum_j g_{mj} d_j` in place, row by row: h stands where the distances will."""
-    # few numbers on the host as numpy has them, whose operations begin sooner, and round alike
-    host = away.device.type == "cpu" and away[0].numel() <= SMALL
-    wide: Any = np.float64 if host else torch.float64
-    distance = _view(away, host)
+    xp, distance = arrays.library(away), away
     if many:
-        in_order = host and distance[0].size > 1  # as numpy adds rows up, but not single numbers: see summing
         far = max(gains)
-        every = torch.stack([gains.get(lag, torch.zeros_like(gains[far])) for lag in range(far, 0, -1)], 1)
-        for index, gain in enumerate(_view(every, host), start=reach):
+        every = xp.stack([gains.get(lag, xp.zeros_like(gains[far])) for lag in range(far, 0, -1)], 1)
+        # numpy adds rows up in order, but not single numbers: see summing
+        in_order = xp is np and distance[0].size > 1
+        wide: Any = xp.float64
+        for index, gain in enumerate(every, start=reach):
             terms = gain * distance[index - far : index]
             distance[index] += terms.sum(0, dtype=wide) if in_order else terms.cumsum(0, dtype=wide)[-1]
         return
-    rows, sequential = list(distance), [(lag, list(_view(gain, host))) for lag, gain in gains.items()]
+    rows, sequential = list(distance), [(lag, list(gain)) for lag, gain in gains.items()]
     for index in range(reach, len(rows)):
         for lag, gain in sequential:
             rows[index] += gain[index - reach] * rows[index - lag]
-
-
-def _view(values: Tensor, host: bool) -> Any:  # noqa: ANN401
-    return values.numpy() if host else values
 
 
 def _stretch(positions: int) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from paradrift.growth import FLOOR, LEVELS
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State, Where
 
@@ -28,12 +30,12 @@ class Facts:
         spoiled: Whether any node came back non-finite.
     """
 
-    miss: Tensor
-    rest: Tensor
-    level: Tensor
-    steepest: Tensor
-    broken: Tensor
-    nearest: Tensor
+    miss: Values
+    rest: Values
+    level: Values
+    steepest: Values
+    broken: Values
+    nearest: Values
     spoiled: bool
 
 
@@ -41,10 +43,10 @@ def measure(
     state: State,
     here: Here,
     where: Where,
-    outputs: Tensor,
+    outputs: Values,
     *,
     variance: float,
-    groups: Tensor | None,
+    groups: Values | None,
     bounds: tuple[float, float] | None,
     secants: bool,
     history: int,
@@ -75,69 +77,70 @@ def measure(
     """
     if len(state.z) == history + 1:
         return _front(state, where, outputs, history)
+    xp = arrays.library(outputs)
     x, old = state.z[where], state.slope[where]
     dx, df = x - state.ref[where], outputs - state.f[where]
     xx, xf = _dot(dx, dx, groups), _dot(dx, df, groups)
-    finite = torch.isfinite(outputs.sum(-1))
+    finite = xp.isfinite(outputs.sum(-1))
     spoiled = not bool(finite.all())
     known = state.known[where] & finite
-    slope = (xf / xx).to(x.dtype) if secants else old
+    slope = arrays.cast(xf / xx, x) if secants else old
     if groups is not None:
-        slope, xx = slope[..., groups], xx.sum(-1, keepdim=True)
-    valid = known[..., None] & torch.isfinite(slope)
+        slope, xx = slope[..., groups], xx.sum(-1)[..., None]
+    valid = known[..., None] & xp.isfinite(slope)
     if secants:
-        slope = torch.where(valid, slope if bounds is None else slope.clamp(*bounds), old)
-    missed = torch.linalg.vector_norm(df - old * dx, dim=-1) / outputs.shape[-1] ** 0.5
-    left = torch.linalg.vector_norm(df - slope * dx, dim=-1) / xx.squeeze(-1).sqrt().to(x.dtype)
+        slope = xp.where(valid, slope if bounds is None else arrays.clip(slope, *bounds), old)
+    missed = arrays.norm(df - old * dx) / outputs.shape[-1] ** 0.5
+    left = arrays.norm(df - slope * dx) / arrays.cast(xp.sqrt(xx[..., 0]), x)
     level = here.levels(*where)
-    rest = torch.where(known & torch.isfinite(left), left * level.gain.abs(), state.rest[where])
+    rest = xp.where(known & xp.isfinite(left), left * abs(level.gain), state.rest[where])
     if spoiled:
         taken = finite[..., None]
-        outputs, x = torch.where(taken, outputs, state.f[where]), torch.where(taken, x, state.ref[where])
-        slope = torch.where(taken, slope, old)
+        outputs, x = xp.where(taken, outputs, state.f[where]), xp.where(taken, x, state.ref[where])
+        slope = xp.where(taken, slope, old)
     state.f[where], state.ref[where], state.slope[where] = outputs, x, slope
     state.known[where], state.rest[where] = finite, rest
 
-    miss = torch.where(state.known, 0.0, torch.inf).to(x.dtype)
-    miss[where] = torch.where(finite, missed, torch.inf)
-    broken = torch.zeros_like(state.known[0])
+    miss = arrays.cast(xp.where(state.known, 0.0, math.inf), x)
+    miss[where] = xp.where(finite, missed, math.inf)
+    broken = xp.zeros_like(state.known[0])
     if spoiled:
-        lost = torch.zeros_like(state.known)
+        lost = xp.zeros_like(state.known)
         lost[where] = ~finite
         broken = lost[history - 1]
-    positions = torch.arange(len(miss), device=miss.device)[:, None]
-    nearest = torch.where(state.rest >= 0, positions, -1).cummax(0).values
-    rest = torch.where(nearest >= 0, state.rest.gather(0, nearest.clamp(min=0)), UNSEEN)
-    steepest, grade = torch.zeros_like(miss), torch.full_like(nearest, LEVELS - 1)
+    nearest = arrays.running_max(xp.where(state.rest >= 0, arrays.steps(0, len(miss), miss), -1))
+    rest = xp.where(nearest >= 0, state.rest[arrays.at(arrays.clip(nearest, low=0))], UNSEEN)
+    steepest, grade = xp.zeros_like(miss), xp.full_like(nearest, LEVELS - 1)
     if secants:
-        steep = (level.gain[..., None] * (slope - level.p[..., None])).amax(-1)
-        shown = torch.where(steep < 1, level.variance * steep / (1 - steep), torch.inf).clamp(min=variance)
-        steepest[where] = torch.where(valid.any(-1), shown, 0.0)  # zero before the front, where nothing is asked
+        steep = xp.amax(level.gain[..., None] * (slope - level.p[..., None]), -1)
+        shown = arrays.clip(xp.where(steep < 1, level.variance * steep / (1 - steep), math.inf), low=variance)
+        steepest[where] = xp.where(valid.any(-1), shown, 0.0)  # zero before the front, where nothing is asked
         front = steepest[history - 1]
-        torch.maximum(front, state.steepest, out=front)
-        steepest = steepest.cummax(0).values
-        ladder = torch.log2(torch.where(steepest > 0, steepest / variance, torch.inf)) / 2
-        grade = ladder.clamp(FLOOR, LEVELS - 1).ceil().long()
+        xp.maximum(front, state.steepest, out=front)
+        steepest = arrays.running_max(steepest)
+        ladder = arrays.log2(xp.where(steepest > 0, steepest / variance, math.inf)) / 2
+        grade = arrays.whole(xp.ceil(arrays.clip(ladder, FLOOR, LEVELS - 1)))
     return Facts(miss=miss, rest=rest, level=grade, steepest=steepest, broken=broken, nearest=nearest, spoiled=spoiled)
 
 
-def _dot(u: Tensor, v: Tensor, groups: Tensor | None) -> Tensor:
+def _dot(u: Values, v: Values, groups: Values | None) -> Values:
     """<u, v> in float64, over all elements or those of each group: shape (..., 1) or (..., G)."""
-    product = u * v
     if groups is None:
-        return product.sum(-1, keepdim=True, dtype=torch.float64)
+        return arrays.total(u * v)
+    product = arrays.tensor(u * v)
     empty = product.new_zeros(*product.shape[:-1], int(groups.max()) + 1, dtype=torch.float64)
-    return empty.index_add(-1, groups, product.double())
+    return arrays.as_in(empty.index_add(-1, arrays.tensor(groups), product.double()), u)
 
 
-def _front(state: State, where: Where, outputs: Tensor, history: int) -> Facts:
+def _front(state: State, where: Where, outputs: Values, history: int) -> Facts:
     """A window of one node: its state is exact, so there is nothing to measure."""
-    finite = torch.isfinite(outputs).all(-1)
+    xp = arrays.library(outputs)
+    finite = xp.isfinite(outputs).all(-1)
     state.f[where], state.ref[where], state.known[where] = outputs, state.z[where], finite
-    lost = torch.zeros_like(state.known)
+    lost = xp.zeros_like(state.known)
     lost[where] = ~finite
-    nothing = torch.zeros_like(state.rest)
-    level = torch.full(nothing.shape, LEVELS - 1, device=nothing.device)
+    nothing = xp.zeros_like(state.rest)
+    level = arrays.whole(xp.full_like(nothing, LEVELS - 1))
     return Facts(
         miss=nothing,
         rest=nothing,

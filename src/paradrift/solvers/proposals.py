@@ -11,6 +11,8 @@ from torch import Tensor
 
 from paradrift.guesses import Guess, Model, Proposal, Proposing
 from paradrift.noise import Noise
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.solver import Solver
 from paradrift.solvers.state import State
@@ -81,7 +83,7 @@ def between(data: Tensor, rows: NDArray[np.int64], size: int) -> Proposal:
     )
 
 
-def adopt(state: State, here: Here, proposal: Proposal, active: Tensor, first: int, anchored: bool) -> None:
+def adopt(state: State, here: Here, proposal: Proposal, active: Values, first: int, anchored: bool) -> None:
     r"""Let nodes that were never evaluated answer with what was proposed for them.
 
     The data prediction is the proposal's, moved by what it got wrong at the last node l before that was evaluated:
@@ -100,20 +102,24 @@ def adopt(state: State, here: Here, proposal: Proposal, active: Tensor, first: i
         first: First position that may change.
         anchored: Whether ``z`` is the trajectory already.
     """
-    inside, end = slice(first, None), len(proposal.first) - 1
-    positions = torch.arange(len(state.known), device=state.front.device)[:, None]
-    last = torch.where(state.known, positions, -1).cummax(0).values[inside]
-    at = (last.clamp(min=0), torch.arange(last.shape[1], device=last.device).expand_as(last))
+    xp, inside, end = arrays.library(state.z), slice(first, None), len(proposal.first) - 1
+
+    def proposed(rows: Values) -> Values:
+        found = proposal.at(arrays.tensor(arrays.clip(rows, high=end)), arrays.tensor(active))
+        return arrays.cast(arrays.as_in(found, rows), state.z)
+
+    last = arrays.running_max(xp.where(state.known, arrays.steps(0, len(state.known), state.front), -1))[inside]
+    at = arrays.at(arrays.clip(last, low=0))
     level, old = here.levels(inside, slice(None), None), here.levels(*at, None)
     there = state.f[at] + state.slope[at] * (state.z[at] - state.ref[at])
-    missed = (there - old.p * state.z[at]) / old.q - proposal.at(here.row[at].clamp(max=end), active)
-    data = proposal.at(here.row[inside].clamp(max=end), active)
-    data = torch.where((last >= 0)[..., None], data + missed, data)
-    taken = (here.node[inside] & ~state.known[inside] & torch.isfinite(data.sum(-1)))[..., None]
-    reference = state.z[inside] if anchored else torch.zeros_like(data)
+    missed = (there - old.p * state.z[at]) / old.q - proposed(here.row[at])
+    data = proposed(here.row[inside])
+    data = xp.where((last >= 0)[..., None], data + missed, data)
+    taken = (here.node[inside] & ~state.known[inside] & xp.isfinite(data.sum(-1)))[..., None]
+    reference = state.z[inside] if anchored else xp.zeros_like(data)
     outputs, slope = level.p * reference + level.q * data, level.prior if anchored else level.p
-    for tensor, values in ((state.ref, reference), (state.f, outputs), (state.slope, slope)):
-        tensor[inside] = torch.where(taken, values, tensor[inside])
+    for kept, values in ((state.ref, reference), (state.f, outputs), (state.slope, slope)):
+        kept[inside] = xp.where(taken, values, kept[inside])
 
 
 @dataclass(frozen=True, eq=False)

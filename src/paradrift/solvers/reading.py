@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State
 
 
-def preview(state: State, here: Here, history: int, scheduled: bool, otherwise: Tensor) -> Tensor:
+def preview(state: State, here: Here, history: int, scheduled: bool, otherwise: Values) -> Values:
     """The most advanced data prediction of each sample (its state, for tables without a schedule).
 
     Args:
@@ -22,17 +25,16 @@ def preview(state: State, here: Here, history: int, scheduled: bool, otherwise: 
     Returns:
         Shape (S, D).
     """
-    positions = torch.arange(len(state.known), device=state.front.device)[:, None]
-    last = torch.where(state.known, positions, history - 1).amax(0)
-    at = (last, torch.arange(len(last), device=last.device))
+    xp = arrays.library(state.z)
+    at = arrays.at(xp.amax(xp.where(state.known, arrays.steps(0, len(state.known), state.front), history - 1), 0))
     if not scheduled:
         return state.z[at]
     level = here.levels(*at, None)
     data = (state.f[at] - level.p * state.ref[at]) / level.q
-    return torch.where(state.known[at][:, None], data, otherwise)
+    return xp.where(state.known[at][:, None], data, otherwise)
 
 
-def last_rows(state: State, history: int, limit: Tensor, last: int) -> Tensor:
+def last_rows(state: State, history: int, limit: Values, last: int) -> Values:
     """The answer as it stands, NaN where a window does not reach it.
 
     Args:
@@ -44,11 +46,11 @@ def last_rows(state: State, history: int, limit: Tensor, last: int) -> Tensor:
     Returns:
         Shape (S, D).
     """
-    at = (history - 1 + limit - state.front, torch.arange(len(limit), device=limit.device))
-    return torch.where((limit == last)[:, None], state.z[at], torch.nan)
+    answers = state.z[arrays.at(history - 1 + limit - state.front)]
+    return arrays.library(answers).where((limit == last)[:, None], answers, math.nan)
 
 
-def laid_out(values: Tensor, here: Here, history: int, limit: Tensor, last: int) -> Tensor:
+def laid_out(values: Values, here: Here, history: int, limit: Values, last: int) -> Tensor:
     """Values by position, laid out by row.
 
     Args:
@@ -61,8 +63,10 @@ def laid_out(values: Tensor, here: Here, history: int, limit: Tensor, last: int)
     Returns:
         Shape (S, last + 1), NaN outside the windows.
     """
-    positions = torch.arange(len(values), device=values.device)[:, None]
-    where = ((positions >= history) & (here.row <= limit)).nonzero(as_tuple=True)
-    laid = values.new_full((len(limit), last + 1), torch.nan)
-    laid[where[1], here.row[where]] = values[where]
+    row, inside = arrays.tensor(here.row), arrays.tensor(here.row <= limit)
+    inside[:history] = False
+    position, column = inside.nonzero(as_tuple=True)
+    known = arrays.tensor(values)
+    laid = known.new_full((len(limit), last + 1), math.nan)
+    laid[column, row[position, column]] = known[position, column]
     return laid

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 from paradrift.solvers.lowered import Here
 from paradrift.solvers.state import State
 
 STEEPEST = 0.95  # slopes of the data prediction above this are not extrapolated: the continuation divides by 1 - s
 
 
-def carry_slopes(state: State, here: Here, nearest: Tensor, first: int) -> None:
+def carry_slopes(state: State, here: Here, nearest: Values, first: int) -> None:
     """Give every node without a measured slope that of the nearest measured node before it, as a Gaussian would.
 
     Slopes of the data prediction change quickly with the noise level, the variance that they imply does not.
@@ -23,15 +22,15 @@ def carry_slopes(state: State, here: Here, nearest: Tensor, first: int) -> None:
             (B, S), int64.
         first: First position that may change.
     """
+    xp = arrays.library(state.slope)
     level = here.levels(slice(None), slice(None), None)
-    steep = (level.gain * (state.slope - level.p)).clamp(0.0, STEEPEST)
-    variance = level.variance * steep / (1 - steep)
-    variance = variance.gather(0, nearest.clamp(min=0)[..., None].expand_as(variance))
+    steep = arrays.clip(level.gain * (state.slope - level.p), 0.0, STEEPEST)
+    variance = (level.variance * steep / (1 - steep))[arrays.at(arrays.clip(nearest, low=0))]
     spread = level.variance + variance
-    slope = level.p + torch.where(spread > 0, variance / spread, 0.0) / level.gain
+    slope = level.p + xp.where(spread > 0, variance / spread, 0.0) / level.gain
     borrow = (state.known & (state.rest < 0) & (nearest >= 0))[..., None]
     borrow[:first] = False
-    state.slope = torch.where(borrow, slope, state.slope)
+    state.slope = xp.where(borrow, slope, state.slope)
 
 
 def continue_references(state: State, here: Here, first: int, measured: bool, scheduled: bool) -> None:
@@ -51,29 +50,29 @@ def continue_references(state: State, here: Here, first: int, measured: bool, sc
         measured: Whether slopes are measured, so that they can be continued.
         scheduled: Whether the table has a noise schedule.
     """
-    positions = torch.arange(len(state.known), device=state.front.device)[:, None]
+    xp = arrays.library(state.z)
     # A later node may be known where an evaluation failed in between: looking at it would not be causal.
-    last = torch.where(state.known, positions, -1).cummax(0).values[first:]
-    at = (last.clamp(min=0), torch.arange(last.shape[1], device=last.device).expand_as(last))
+    last = arrays.running_max(xp.where(state.known, arrays.steps(0, len(state.known), state.front), -1))[first:]
+    at = arrays.at(arrays.clip(last, low=0))
     f, ref, slope = state.f[at], state.ref[at], state.slope[at]
     late, old = here.levels(slice(first, None), slice(None), None), here.levels(*at, None)
-    usable = (here.node[first:] & (last >= 0))[..., None].to(f)  # 0: the reference is zero, the slope the prior
+    # 0: the reference is zero, the slope the prior
+    usable = arrays.cast((here.node[first:] & (last >= 0))[..., None], f)
     if not scheduled:  # nothing to continue with: hold the output and its slope
         reference, outputs, slopes = usable * ref, usable * f, slope if measured else late.prior
     else:
         centre, slopes = ref / old.alpha, late.prior
         data = (f - old.p * ref) / old.q
         if measured:
-            steep = (old.gain * (slope - old.p)).clamp(0.0, STEEPEST)
+            steep = arrays.clip(old.gain * (slope - old.p), 0.0, STEEPEST)
             odds = steep / (1 - steep)
             variance = old.variance * odds
             spread = late.variance + variance
-            slopes = late.p + torch.where(spread > 0, variance / spread, steep) / late.gain
+            slopes = late.p + xp.where(spread > 0, variance / spread, steep) / late.gain
             data = centre = data + odds * (data - centre)
         reference = usable * late.alpha * centre
         outputs = late.p * reference + usable * late.q * data
-    slopes = torch.where(usable > 0, slopes, late.prior)
-    known = state.known[first:, :, None]
-    for tensor, values in ((state.ref, reference), (state.f, outputs), (state.slope, slopes)):
-        rows = tensor[first:]
-        torch.where(known, rows, values.to(rows), out=rows)
+    slopes = xp.where(usable > 0, slopes, late.prior)
+    unknown = ~state.known[first:, :, None]
+    for kept, values in ((state.ref, reference), (state.f, outputs), (state.slope, slopes)):
+        kept[first:] = xp.where(unknown, values, kept[first:])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from paradrift.guesses import Proposal
 from paradrift.noise import Noise
 from paradrift.solution import Status
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 from paradrift.solvers.base import Request
 from paradrift.solvers.drafts import judge, predictions
 from paradrift.solvers.entries import book, record
@@ -25,10 +31,13 @@ from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
 from paradrift.verdicts import Verdict
 
+IGNORED = np.errstate(all="ignore")  # what is not finite is found where outputs are judged
+
 
 class Run:
     """One solve in progress: the windows, the books, and the four things a round does with them."""
 
+    @IGNORED
     def __init__(
         self,
         table: Tableau,
@@ -47,7 +56,9 @@ class Run:
         self.verdict = solver.stop if isinstance(solver.stop, Verdict) else None
         self.stop = None if isinstance(solver.stop, Verdict) else solver.stop
         self.verify = 0 if self.verdict else solver.verify  # a verdict has measured every defect that it lets stand
-        flat = start.flatten(1)
+        flat, self.dtype = start.flatten(1), start.dtype
+        # verdicts judge tensors
+        self.host = arrays.few(flat) and self.verdict is None
         # One row of history more than the table reaches back: entering nodes continue the last evaluated node.
         self.history = table.reach + 1
         nodes = torch.arange(table.nodes)
@@ -61,35 +72,44 @@ class Run:
         pad = self.history + self.width + 1
         lawful = table.noisy and (self.stop is None or self.stop.causal)
         like = start.dtype, start.device
-        self.table: Lowered = lower(table, solver.slopes, variance or 1.0, self.verify, pad, *like, lawful)
+        self.table: Lowered = lower(table, solver.slopes, variance or 1.0, self.verify, pad, *like, lawful, self.host)
         groups = solver.slopes.groups
-        self.groups = None if groups is None else groups.flatten().to(start.device)
-        self.state = State.begin(flat, self.history, self.width, per_element=groups is not None)
+        self.groups = None if groups is None else arrays.of(groups.flatten().to(start.device), self.host)
+        begin = State.begin(flat, self.history, self.width, per_element=groups is not None)
+        self.state = begin.held(self.host)
         self.ledger = Ledger.open(
-            flat, table.rows if keep else 0, table.rows if keep_outputs else 0, table.nodes if self.verdict else 0
+            flat,
+            table.rows if keep else 0,
+            table.rows if keep_outputs else 0,
+            table.nodes if self.verdict else 0,
+            self.host,
         )
-        self.active = torch.arange(len(flat), device=start.device)
-        self.swept, self.turn = torch.zeros_like(self.active), torch.zeros_like(self.active)
-        self.positions = torch.arange(len(self.state.known), device=start.device)[:, None]
-        self.here = self.table.at(self.state.front, self.positions - (self.history - 1))
-        self.limit = self.table.limits(self.state.front, solver.window)
-        self.moved = torch.ones_like(self.state.known)
-        self.marched = torch.zeros_like(self.state.known)  # rows computed from outputs, not merely guessed
-        self.unit = flat.new_full((len(flat),), 1.0 if variance is None else variance**0.5)
-        self.judged: tuple[Tensor, View] | None = None  # the last verdict, and the samples that it was about
-        self.enter(torch.full_like(self.state.front, self.history))
+        xp, front = arrays.library(self.state.front), self.state.front
+        self.active = arrays.steps(0, len(flat), front)[:, 0]
+        self.swept, self.turn = xp.zeros_like(front), xp.zeros_like(front)
+        self.positions = arrays.steps(0, len(self.state.known), front)
+        self.here = self.table.at(front, self.positions - (self.history - 1))
+        self.limit = self.table.limits(front, solver.window)
+        self.moved = xp.ones_like(self.state.known)
+        self.marched = xp.zeros_like(self.state.known)  # rows computed from outputs, not merely guessed
+        self.unit = xp.full_like(self.state.steepest, 1.0 if variance is None else variance**0.5)
+        self.judged: tuple[Values, View] | None = None  # the last verdict, and the samples that it was about
+        self.enter(xp.full_like(front, self.history))
         if ready:  # rows before the first node (a start that is churned, say) need no model: they are exact
             march(self.state, self.here, self.history, self.history + ready, None)
-            accepted = torch.full_like(self.state.front, ready)
+            accepted = xp.full_like(front, ready)
             self.limit = self.state.front + ready
             record(self, accepted)
             self._move(accepted)
 
-    def request(self, x: Tensor, row: Tensor, sample: Tensor) -> Request:
+    @IGNORED
+    def request(self, x: Values, row: Values, sample: Values) -> Request:
         """Rows as the model wants them: scaled, in the sample's shape; counted."""
         self.evaluations += len(row)
-        scaled = (x * self.table.scale[row][:, None]).unflatten(1, self.shape)
-        return Request(x=scaled, t=self.table.t[row], sample=sample, node=row)
+        x, t, sample, row = (
+            arrays.tensor(values) for values in (x * self.table.scale[row][:, None], self.table.t[row], sample, row)
+        )
+        return Request(x=x.unflatten(1, self.shape), t=t, sample=sample, node=row)
 
     def ask(self) -> tuple[Request | None, Where, Check | None]:
         """What to evaluate next: nodes inside their windows that moved, and accepted nodes that wait."""
@@ -100,41 +120,44 @@ class Run:
             need &= ~self._waiting(self.lead)
         where: Where = (slice(first, len(rows) - 1), slice(None))
         if not bool(need[where].all()):
-            where = need.nonzero(as_tuple=True)
-        x, row = self.state.z[where].flatten(0, -2), rows[where].flatten()
-        sample = self.active.expand_as(rows)[where].flatten()
+            where = arrays.places(need)
+        xp, z = arrays.library(rows), self.state.z
+        x, row = z[where].reshape(-1, z.shape[-1]), rows[where].flatten()
+        sample = xp.broadcast_to(self.active, rows.shape)[where].flatten()
         check = self.ledger.take_checks()
         if check is not None:
-            x, row, sample = (torch.cat(pair) for pair in ((x, check.x), (row, check.row), (sample, check.sample)))
+            x, row, sample = (xp.concatenate(pair) for pair in ((x, check.x), (row, check.row), (sample, check.sample)))
         if not len(row):
             return None, where, None
         self.ledger.rounds[self.active] += 1
         return self.request(x, row, sample), where, check
 
-    def _waiting(self, lead: int) -> Tensor:
+    def _waiting(self, lead: int) -> Values:
         """Samples that must let the slowest catch up, shape (S,)."""
         front = self.state.front
-        return front > front.min() + lead if len(front) else torch.zeros_like(front, dtype=torch.bool)
+        return front > front.min() + lead if len(front) else front > 0
 
-    def receive(self, answer: Tensor, check: Check | None) -> Tensor:
+    @IGNORED
+    def receive(self, answer: Tensor, check: Check | None) -> Values:
         """Split an answer: verified nodes go to the books, the rest is returned."""
-        outputs = answer.flatten(1).to(self.state.z.dtype)
+        outputs = arrays.of(answer.flatten(1).to(self.dtype), self.host)
         if check is None:
             return outputs
         fresh = len(outputs) - len(check.row)
         self.ledger.verify(check, outputs[fresh:])
         return outputs[:fresh]
 
-    def digest(self, where: Where, outputs: Tensor) -> tuple[Facts, View, Tensor]:
+    @IGNORED
+    def digest(self, where: Where, outputs: Values) -> tuple[Facts, View, Values]:
         """Learn from the outputs, march, and judge."""
-        state, here, history = self.state, self.here, self.history
+        state, here, history, xp = self.state, self.here, self.history, arrays.library(outputs)
         secants, scheduled = self.solver.slopes.measured, self.table.scheduled
         drafted = predictions(state) if self.verdict else None
         facts = measure(
             state,
             here,
             where,
-            outputs.view_as(state.z[where]),
+            outputs.reshape(state.z[where].shape),
             variance=self.variance or 1.0,
             groups=self.groups,
             bounds=self.solver.slopes.bounds,
@@ -147,7 +170,7 @@ class Run:
             continue_references(state, here, history - 1, secants, scheduled)
         if self.variance is None:
             self._update_unit()
-        old = state.z.clone()
+        old = arrays.copy(state.z)
         span = self.limit - state.front
         stop = history + int(span.max())
         held = facts.broken if self.lead is None else facts.broken | self._waiting(self.lead)
@@ -158,18 +181,18 @@ class Run:
             judged = judge(self.verdict, state, here, self.table, self.ledger, drafted, self.active, span, history, may)
         march(state, here, history, stop, None if judged is None else history + judged.kept)
         self.marched[history:stop] = True
-        self.change = torch.linalg.vector_norm(state.z - old, dim=-1) / old.shape[-1] ** 0.5
+        self.change = arrays.norm(state.z - old) / old.shape[-1] ** 0.5
         self.moved = self.change != 0
         self.swept = self.swept + 1
         nodes = slice(history - 1, stop - 1)
         level, change = here.levels(nodes), self.change[nodes]
-        drift = facts.rest[nodes] * change / level.gain.abs()
+        drift = facts.rest[nodes] * change / abs(level.gain)
         weight = self.table.influence[facts.level[nodes], here.row[nodes]]
-        effect = torch.where(here.node[nodes], weight * torch.maximum(facts.miss[nodes], drift), 0.0)
+        effect = xp.where(here.node[nodes], weight * xp.maximum(facts.miss[nodes], drift), 0.0)
         if judged is not None:
-            effect = torch.where(self.positions[: len(effect)] == judged.kept, 0.0, effect)  # its step is exact
+            effect = xp.where(self.positions[: len(effect)] == judged.kept, 0.0, effect)  # its step is exact
         ends = self.limit == self.last
-        moved = self.change.gather(0, (history - 1 + span)[None])[0]
+        moved = self.change[arrays.at(history - 1 + span)]
         view = View(
             effect=effect,
             weight=weight,
@@ -181,17 +204,16 @@ class Run:
             turn=self.turn,
             nodes=self.nodes,
             last=ends,
-            moved=torch.where(ends, moved, torch.inf),
+            moved=xp.where(ends, moved, math.inf),
             noisy=self.table.noisy,
         )
         self.judged = self.active, view
         if self.stop is None:
-            return facts, view, torch.where(held, 0, judged.settled if judged else 0)
-        accepted = torch.where(held, 0, self.stop.accept(view))
+            return facts, view, xp.where(held, 0, judged.settled if judged else 0)
+        accepted = xp.where(held, 0, arrays.as_in(self.stop.accept(_told(view)), span))
         for _ in range(self.table.gap):  # a front must be a node, or the answer
-            front = (history - 1 + accepted)[None]
-            plain = (accepted > 0) & ~here.node.gather(0, front)[0] & (here.row.gather(0, front)[0] < self.limit)
-            accepted = accepted + plain.long()
+            front = arrays.at(history - 1 + accepted)
+            accepted = accepted + ((accepted > 0) & ~here.node[front] & (here.row[front] < self.limit))
         return facts, view, accepted
 
     def _update_unit(self) -> None:
@@ -199,20 +221,20 @@ class Run:
         at, state = self.history - 1, self.state
         level = self.here.levels(at, slice(None), None)
         data = (state.f[at] - level.p * state.ref[at]) / level.q if self.table.scheduled else state.z[at]
-        rms = data.square().mean(1).sqrt()
-        self.unit[self.active] = torch.where(rms > 0, rms, self.unit[self.active])
+        rms = arrays.as_in(arrays.tensor(data).square().mean(1).sqrt(), data)
+        self.unit[self.active] = arrays.library(rms).where(rms > 0, rms, self.unit[self.active])
 
-    def advance(self, facts: Facts, view: View, accepted: Tensor) -> None:
+    @IGNORED
+    def advance(self, facts: Facts, view: View, accepted: Values) -> None:
         """Book what was accepted, let finished samples go, move the windows."""
-        state, history = self.state, self.history
+        state, history, xp = self.state, self.history, arrays.library(accepted)
         book(self, view, accepted)
         record(self, accepted)
         arrived = state.front + accepted >= self.last
         if bool((arrived | facts.broken).any()):
-            at = (history - 1 + accepted, torch.arange(len(self.active), device=accepted.device))
-            final, best = state.z[at], self.preview()
+            final, best = state.z[arrays.at(history - 1 + accepted)], self.preview()
             self.ledger.close(self.active[arrived], final[arrived], Status.CONVERGED)
-            self.ledger.contribute(self.active[facts.broken], torch.full_like(view.unit[facts.broken], torch.inf))
+            self.ledger.contribute(self.active[facts.broken], xp.full_like(view.unit[facts.broken], math.inf))
             self.ledger.close(self.active[facts.broken], best[facts.broken], Status.NON_FINITE)
             stay = self._keep(~(arrived | facts.broken))
             accepted, steepest = accepted[stay], facts.steepest[:, stay]
@@ -220,26 +242,28 @@ class Run:
             steepest = facts.steepest
         if not len(self.active) or not bool(accepted.any()):
             return
-        settled = steepest.gather(0, (history - 2 + accepted).clamp(min=0)[None])[0]
-        state.steepest = torch.where(accepted > 0, settled, state.steepest)
+        settled = steepest[arrays.at(arrays.clip(history - 2 + accepted, low=0))]
+        state.steepest = xp.where(accepted > 0, settled, state.steepest)
         self.turn = self.turn + (accepted > 0)
         self._move(accepted)
 
+    @IGNORED
     def dismiss(self, which: Tensor) -> None:
         """Let samples go that need not be solved to the end, with the best answer so far.
 
         Args:
             which: Those of all samples, shape (S,), bool.
         """
-        gone = which[self.active]
+        gone = arrays.of(which, self.host)[self.active]
         if bool(gone.any()):
-            self.ledger.contribute(self.active[gone], torch.full_like(self.unit[self.active[gone]], torch.inf))
+            missing = arrays.library(gone).full_like(self.unit[self.active[gone]], math.inf)
+            self.ledger.contribute(self.active[gone], missing)
             self.ledger.close(self.active[gone], self.preview()[gone], Status.BUDGET_EXHAUSTED)
             self._keep(~gone)
 
-    def _keep(self, which: Tensor) -> Tensor:
+    def _keep(self, which: Values) -> Values:
         """Keep some of the active samples; returns their indices."""
-        stay = which.nonzero().flatten()
+        (stay,) = arrays.places(which)
         self.state.keep(stay)
         self.here = self.table.at(self.state.front, self.positions - (self.history - 1))
         self.active, self.limit = self.active[stay], self.limit[stay]
@@ -247,30 +271,30 @@ class Run:
         self.moved, self.marched = self.moved[:, stay], self.marched[:, stay]
         return stay
 
-    def _move(self, accepted: Tensor) -> None:
+    def _move(self, accepted: Values) -> None:
         """Move the windows over settled rows, and fill what enters."""
-        state = self.state
-        later = (self.positions + accepted).clamp(max=len(self.positions) - 1)
-        self.moved, self.marched = self.moved.gather(0, later), self.marched.gather(0, later)
+        state, xp = self.state, arrays.library(accepted)
+        later = arrays.at(arrays.clip(self.positions + accepted, high=len(self.positions) - 1))
+        self.moved, self.marched = self.moved[later], self.marched[later]
         state.shift(accepted, self.history)
         self.here = self.table.at(state.front, self.positions - (self.history - 1))
-        self.swept = torch.where(accepted > 0, 0, self.swept)
+        self.swept = xp.where(accepted > 0, 0, self.swept)
         renewed = self.table.limits(state.front, self.solver.window)
         # What enters are the rows after the old limit, not just the free positions: a window may be shorter than the
         # widest, and rows behind its end hold whatever the spans of other samples made of them.
         begin = self.history + self.limit - state.front
         if self.verdict is not None and not self.verdict.refine:  # what was learned at drafts is forgotten
-            begin = torch.full_like(begin, self.history)
+            begin = xp.full_like(begin, self.history)
             state.known[self.history - 1 :] &= accepted == 0
             measured, scheduled = self.solver.slopes.measured, self.table.scheduled
             continue_references(state, self.here, self.history - 1, measured, scheduled)
-        entering = torch.where(accepted > 0, begin, len(self.positions))
-        self.limit = torch.where(accepted > 0, renewed, self.limit)
-        self.enter(entering.clamp(max=len(self.positions)))
+        entering = xp.where(accepted > 0, begin, len(self.positions))
+        self.limit = xp.where(accepted > 0, renewed, self.limit)
+        self.enter(arrays.clip(entering, high=len(self.positions)))
 
-    def enter(self, entering: Tensor) -> None:
+    def enter(self, entering: Values) -> None:
         """Fill the positions of each sample from ``entering`` on."""
-        state, here = self.state, self.here
+        state, here, xp, active = self.state, self.here, arrays.library(entering), arrays.tensor(self.active)
         first, end = int(entering.min()), len(self.positions)
         if first == end:
             return
@@ -284,38 +308,47 @@ class Run:
         fill = new[first:, :, None]
         together = bool(fill.all())
         if self.table.noisy:
-            terms = torch.zeros_like(state.noise[first:])
+            terms = xp.zeros_like(state.noise[first:])
             for lag, weight in here.c.items():
-                drawn = self.noise.draw(self.active, (late - lag).clamp(0, self.last).T)
-                terms += weight[first:] * drawn.flatten(2).transpose(0, 1).to(terms)
-            state.noise[first:] = terms if together else torch.where(fill, terms, state.noise[first:])
+                drawn = self.noise.draw(active, arrays.tensor(arrays.clip(late - lag, 0, self.last).T))
+                drawn = drawn.flatten(2).transpose(0, 1).to(active.device, self.dtype)
+                terms += weight[first:] * arrays.as_in(drawn, terms)
+            state.noise[first:] = terms if together else xp.where(fill, terms, state.noise[first:])
             self.noise.release(max(0, int(state.front.min()) + 1 - max(here.c)))  # the oldest that a new row may use
-        before = state.z[entering - 1, torch.arange(len(entering), device=entering.device)]
-        guessed = self.solver.guess.states(self.active, late.clamp(max=self.last), before)
+        before, rows = state.z[arrays.at(entering - 1)], arrays.clip(late, high=self.last)
+        guessed = self.solver.guess.states(active, arrays.tensor(rows), arrays.tensor(before))
         if guessed is None:
             march(state, here, first, end, None if together else entering)
             if self.proposal is not None:
                 adopt(state, here, self.proposal, self.active, first - 1, anchored=True)
         else:
-            state.z[first:] = torch.where(fill, guessed.to(state.z), state.z[first:])
-        self.moved, self.marched = self.moved | new, torch.where(new, guessed is None, self.marched)
+            found = arrays.as_in(guessed.to(active.device, self.dtype), before)
+            state.z[first:] = xp.where(fill, found, state.z[first:])
+        self.moved, self.marched = self.moved | new, xp.where(new, guessed is None, self.marched)
 
+    @IGNORED
     def give_up(self, status: Status) -> None:
         """Enter the best answer so far of samples that are still running, with the error that its nodes still have."""
         if not len(self.active):
             return
-        left = torch.full_like(self.unit, torch.inf)
+        xp, left = arrays.library(self.unit), arrays.library(self.unit).full_like(self.unit, math.inf)
         if self.judged is not None:
             samples, view = self.judged
             inside = self.positions[: len(view.effect)] < view.span
-            total = over_rows(torch.where(inside, view.effect, 0.0)) / view.unit
-            left[samples] = torch.where(view.last, total, torch.inf)
+            total = over_rows(xp.where(inside, view.effect, 0.0)) / view.unit
+            left[samples] = xp.where(view.last, total, math.inf)
         last = last_rows(self.state, self.history, self.limit, self.last)
-        reached = torch.isfinite(last).all(1)
-        self.ledger.contribute(self.active, torch.where(reached, left[self.active], torch.inf))
-        self.ledger.close(self.active, torch.where(reached[:, None], last, self.preview()), status)
+        reached = xp.isfinite(last).all(1)
+        self.ledger.contribute(self.active, xp.where(reached, left[self.active], math.inf))
+        self.ledger.close(self.active, xp.where(reached[:, None], last, self.preview()), status)
 
-    def preview(self) -> Tensor:
+    def preview(self) -> Values:
         """The most advanced data prediction of each active sample, shape (S, D)."""
         otherwise = self.ledger.answers[self.active]
         return preview(self.state, self.here, self.history, self.table.scheduled, otherwise)
+
+
+def _told(view: View) -> View:
+    """What a stop is shown: tensors."""
+    names = ("effect", "weight", "change", "posterior", "unit", "span", "swept", "turn", "last", "moved")
+    return dataclasses.replace(view, **{name: arrays.tensor(getattr(view, name)) for name in names})

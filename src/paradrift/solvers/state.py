@@ -13,7 +13,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-Where = tuple[Tensor, ...] | tuple[slice, slice]  # positions and samples, scattered or a whole rectangle
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Places, Values
+
+Where = Places | tuple[slice, slice]  # positions and samples, scattered or a whole rectangle
 
 
 @dataclass(kw_only=True)
@@ -32,15 +35,15 @@ class State:
         steepest: Largest variance that the slopes of settled rows have shown, shape (S,); 0: none measured.
     """
 
-    z: Tensor
-    f: Tensor
-    ref: Tensor
-    noise: Tensor
-    slope: Tensor
-    known: Tensor
-    rest: Tensor
-    front: Tensor
-    steepest: Tensor
+    z: Values
+    f: Values
+    ref: Values
+    noise: Values
+    slope: Values
+    known: Values
+    rest: Values
+    front: Values
+    steepest: Values
 
     @staticmethod
     def begin(start: Tensor, history: int, width: int, per_element: bool) -> State:
@@ -71,37 +74,43 @@ class State:
             steepest=start.new_zeros(samples),
         )
 
-    def keep(self, which: Tensor) -> None:
+    def held(self, host: bool) -> State:
+        """The same in the library of a solve.
+
+        Args:
+            host: Whether that is numpy.
+
+        Returns:
+            The windows; their memory is shared.
+        """
+        return State(**{entry.name: arrays.of(getattr(self, entry.name), host) for entry in fields(self)})
+
+    def keep(self, which: Values) -> None:
         """Drop finished samples.
 
         Args:
             which: Indices of the samples that stay, int64.
         """
         for entry in fields(self):
-            tensor = getattr(self, entry.name)
-            setattr(self, entry.name, tensor[which] if tensor.ndim == 1 else tensor[:, which])
+            values = getattr(self, entry.name)
+            setattr(self, entry.name, values[which] if values.ndim == 1 else values[:, which])
 
-    def shift(self, count: Tensor, history: int) -> None:
+    def shift(self, count: Values, history: int) -> None:
         """Move every window forward by its own count.
 
         Args:
             count: Rows settled, shape (S,), int64.
             history: H.
         """
-        size, samples = self.known.shape
-        names = ("z", "f", "ref", "noise", "slope", "known", "rest")
-        positions = torch.arange(size, device=count.device)[:, None]
+        size, xp = len(self.known), arrays.library(self.known)
+        positions = arrays.steps(0, size, count)
         least, most = int(count.min()), int(count.max())
-        if least == most:  # all fronts move together: one copy a tensor
-            for name in names:
-                setattr(self, name, getattr(self, name).roll(-most, 0))
-        else:
-            column = torch.arange(samples, device=count.device)
-            index = ((positions + count).clamp_(max=size - 1) * samples + column).flatten()
-            for name in names:
-                tensor = getattr(self, name)
-                setattr(self, name, tensor.flatten(0, 1).index_select(0, index).view_as(tensor))
+        later = arrays.at(arrays.clip(positions + count, high=size - 1))
+        for name in ("z", "f", "ref", "noise", "slope", "known", "rest"):
+            values = getattr(self, name)
+            # where all fronts move together one copy is enough
+            setattr(self, name, arrays.roll(values, most) if least == most else values[later])
         entering = positions >= size - count
         self.known &= ~entering
-        self.rest = torch.where(entering, -1.0, self.rest)
+        self.rest = xp.where(entering, -1.0, self.rest)
         self.front = self.front + count

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from paradrift.noise import Noise
 from paradrift.solution import Round, Status
+from paradrift.solvers import arrays
 from paradrift.solvers.base import Interrupted, Solving
 from paradrift.solvers.proposals import Asked
 from paradrift.solvers.run import Run
@@ -83,7 +84,7 @@ def sweep(  # noqa: DOC403
         ):
             request, where, check = run.ask()
             if request is None:
-                outputs = run.state.z.new_zeros(0, run.state.z.shape[2])
+                outputs = run.state.z[:0, 0]
             else:
                 answer = yield request
                 rounds += 1
@@ -97,7 +98,7 @@ def sweep(  # noqa: DOC403
         check = run.ledger.take_checks()
         if check is not None and not len(run.active):
             answer = yield run.request(check.x, check.row, check.sample)
-            run.ledger.rounds[check.sample.unique()] += 1
+            run.ledger.rounds[arrays.library(check.sample).unique(check.sample)] += 1
             run.receive(answer, check)
     except (Interrupted, KeyboardInterrupt):
         ending = Status.INTERRUPTED

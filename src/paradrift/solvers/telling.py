@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from paradrift.solution import Round, Status
+from paradrift.solvers import arrays
+from paradrift.solvers.arrays import Values
 from paradrift.solvers.base import Outcome
 from paradrift.solvers.reading import laid_out, last_rows
 from paradrift.solvers.run import Run
@@ -22,12 +23,13 @@ def outcome(run: Run) -> Outcome:
         The outcome.
     """
     ledger, rule = run.ledger, run.solver.stop
-    trajectory = ledger.trajectory
+    paths = ledger.trajectory, ledger.outputs
+    trajectory, outputs = (None if kept is None else arrays.tensor(kept) for kept in paths)
     reflects = isinstance(rule, Verdict) and rule.reflects
     return Outcome(
-        samples=ledger.answers.unflatten(1, run.shape),
+        samples=arrays.tensor(ledger.answers).unflatten(1, run.shape),
         status=tuple(status or Status.BUDGET_EXHAUSTED for status in ledger.status),
-        error=ledger.error().to(run.unit.dtype),
+        error=ledger.error().to(run.dtype),
         rounds=tuple(ledger.rounds.tolist()),
         window=run.widest,
         certifiable=isinstance(rule, Verdict) or rule.causal,
@@ -35,11 +37,11 @@ def outcome(run: Run) -> Outcome:
         nats=ledger.nats if run.verdict else None,
         llr=ledger.llr if run.verdict else None,
         rejected=tuple(ledger.rejected.tolist()) if reflects else None,
-        outputs=None if ledger.outputs is None else ledger.outputs.unflatten(2, run.shape),
+        outputs=None if outputs is None else outputs.unflatten(2, run.shape),
     )
 
 
-def report(run: Run, index: int, accepted: Tensor) -> Round:
+def report(run: Run, index: int, accepted: Values) -> Round:
     """What a callback sees.
 
     Args:
@@ -50,14 +52,15 @@ def report(run: Run, index: int, accepted: Tensor) -> Round:
     Returns:
         The report.
     """
+    active = arrays.tensor(run.active)
     settled = torch.full((len(run.ledger.status),), run.nodes, dtype=torch.int64)
-    settled[run.active.cpu()] = run.table.before[run.state.front + accepted].cpu()
-    previews, answers = run.ledger.answers.clone(), run.ledger.answers.clone()
-    previews[run.active] = run.preview()
-    answers[run.active] = last_rows(run.state, run.history, run.limit, run.last)
-    change = run.unit.new_full((len(settled), run.last + 1), torch.nan)
+    settled[active.cpu()] = arrays.tensor(run.table.before[run.state.front + accepted]).cpu()
+    previews, answers = (arrays.tensor(run.ledger.answers).clone() for _ in range(2))
+    previews[active] = arrays.tensor(run.preview())
+    answers[active] = arrays.tensor(last_rows(run.state, run.history, run.limit, run.last))
+    change = previews.new_full((len(settled), run.last + 1), torch.nan)
     relative = run.change / (run.here.levels().alpha * run.unit[run.active])
-    change[run.active] = laid_out(relative, run.here, run.history, run.limit, run.last)
+    change[active] = laid_out(relative, run.here, run.history, run.limit, run.last)
     return Round(
         index=index,
         evaluations=run.evaluations,
