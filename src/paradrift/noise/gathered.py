@@ -85,8 +85,5 @@ def gather(noise: Noise, samples: Tensor, columns: Tensor, shares: Tensor, size:
     for own, weights in zip(columns.split(many, 1), shares.split(many, 1), strict=True):
         drawn = noise.draw(samples, own.flatten(1)).unflatten(1, own.shape[1:])
         terms = weights.to(drawn)[(...,) + (None,) * (drawn.ndim - 3)] * drawn
-        total = torch.zeros_like(terms[:, :, 0])
-        for term in terms.unbind(2):
-            total += term
-        found.append(total)
+        found.append(terms.cumsum(2)[:, :, -1])
     return found[0] if len(found) == 1 else torch.cat(found, 1)

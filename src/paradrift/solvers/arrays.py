@@ -43,7 +43,9 @@ def of(values: Tensor, host: bool) -> Values:
     Returns:
         The array.
     """
-    return values.detach().numpy() if host else values
+    if not host:
+        return values
+    return (values.detach() if values.requires_grad else values).numpy()
 
 
 def as_in(values: Tensor, array: Values) -> Values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +28,7 @@ class Heard:
         self.states, self.outputs, self._raw = (like.new_zeros(table.nodes, *like.shape) for _ in range(3))
         self.asked = torch.zeros(table.nodes, len(like), dtype=torch.int64, device=like.device)
         self.steepness = Steepness(table, felt, variance, len(like), like.device)
-        self._scale = torch.as_tensor(table.scale[:-1].copy()).to(like)
-        self._affine = [torch.as_tensor(one).to(like) for one in measured]
+        self._levels = torch.as_tensor(np.stack([*measured, table.scale[:-1]])).to(like)
 
     def inherit(self, whole: Heard, which: Tensor) -> None:
         """Begin with what some samples of another one have answered.
@@ -38,7 +38,7 @@ class Heard:
             which: Which are these, bool.
         """
         self.states, self.outputs, self._raw = whole.states[:, which], whole.outputs[:, which], whole._raw[:, which]
-        self.asked, self.steepness.slopes = whole.asked[:, which], whole.steepness.slopes[:, which]
+        self.asked, self.steepness.slopes = whole.asked[:, which], whole.steepness.slopes[:, which.cpu().numpy()]
 
     def hear(self, request: Request, answer: Tensor) -> None:
         """Take in the outputs of a round.
@@ -60,11 +60,11 @@ class Heard:
         states = outcome.trajectory[:, :-1].flatten(2).transpose(0, 1)
         outputs = outcome.outputs[:, :-1].flatten(2).transpose(0, 1)
         node, sample = torch.isfinite(outputs.sum(-1) + states.sum(-1)).nonzero(as_tuple=True)
-        self._enter(node, sample, states[node, sample] * self._scale[node][:, None], outputs[node, sample])
+        self._enter(node, sample, states[node, sample] * self._levels[2, node][:, None], outputs[node, sample])
 
     def _enter(self, node: Tensor, sample: Tensor, x: Tensor, output: Tensor) -> None:
-        p, q = (one[node][:, None] for one in self._affine)
-        state, found = x / self._scale[node][:, None], p * x + q * output
+        p, q, scale = self._levels[:, node, None]
+        state, found = x / scale, p * x + q * output
         again = self.asked[node, sample] > 0
         if bool(again.any()):
             dx, df = state - self.states[node, sample], output - self._raw[node, sample]

@@ -32,13 +32,13 @@ class Steepness:
     def __init__(self, table: Tableau, felt: Array, variance: float, samples: int, device: torch.device) -> None:
         assert table.alpha is not None
         assert table.sigma is not None
-        self._table, self._variance, self._device = table, variance, device
+        self._table, self._variance, self._device, self._growth = table, variance, device, felt
         alpha = np.maximum(table.alpha[:-1], SIGNAL)
         p, q = (vector[:-1] for vector in to_data(table))
-        self._skip, self._out = self._column(p), self._column(q / alpha)
-        self._noise, self._growth = self._column((table.sigma[:-1] / alpha) ** 2), torch.as_tensor(felt, device=device)
-        self._prior = self._column(in_form(table, gaussian(table, variance))[:-1])
-        self.slopes = torch.full((len(alpha), samples), torch.nan, dtype=torch.float64, device=device)
+        self._skip, self._out = p[:, None], (q / alpha)[:, None]
+        self._noise = ((table.sigma[:-1] / alpha) ** 2)[:, None]
+        self._prior = in_form(table, gaussian(table, variance))[:-1, None]
+        self.slopes = np.full((len(alpha), samples), np.nan)  # few numbers, told on the host
 
     def see(self, node: Tensor, sample: Tensor, dx: Tensor, df: Tensor, again: Tensor) -> None:
         """Take in changes of nodes that were asked again.
@@ -51,38 +51,38 @@ class Steepness:
             again: Which of them were asked before, shape (N,), bool.
         """
         slope = (dx * df).sum(1, dtype=torch.float64) / dx.square().sum(1, dtype=torch.float64)
-        self.slopes[node, sample] = torch.where(again & torch.isfinite(slope), slope, self.slopes[node, sample])
+        known = (again & torch.isfinite(slope)).cpu().numpy()
+        where = node.cpu().numpy()[known], sample.cpu().numpy()[known]
+        self.slopes[where] = slope.cpu().numpy()[known]
 
     def felt(self) -> Tensor:
         """What a unit error after each node does to the answer, shape (K, S), float64."""
-        steep = torch.nan_to_num((self.slopes - self._skip) / self._out, nan=0.0)
-        shown = torch.where(steep < 1, self._noise * steep / (1 - steep), torch.inf).clamp(min=self._variance)
-        shown = torch.where(self.slopes.isnan(), 0.0, shown).cummax(0).values
-        grade = torch.where(shown > 0, shown / self._variance, torch.inf).log2() / 2
-        level = grade.clamp(FLOOR, LEVELS - 1).ceil().long()
-        known = self._growth[level, torch.arange(len(level), device=level.device)[:, None]]
-        unstable = (steep > 1).any(0)
-        if not bool(unstable.any()):
-            return known
-        return torch.where(unstable, torch.maximum(known, self._response()), known)
+        with np.errstate(all="ignore"):  # what overflows is felt without limit
+            steep = np.nan_to_num((self.slopes - self._skip) / self._out, nan=0.0)
+            shown = np.where(steep < 1, self._noise * steep / (1 - steep), np.inf)
+            shown = np.where(np.isnan(self.slopes), 0.0, np.maximum(shown, self._variance))
+            most = np.maximum.accumulate(shown)
+            grade = np.log2(np.where(most > 0, most / self._variance, np.inf)) / 2
+            level = np.ceil(np.clip(grade, FLOOR, LEVELS - 1)).astype(np.int64)
+            known = self._growth[level, np.arange(len(level))[:, None]]
+            unstable = (steep > 1).any(0)
+            if unstable.any():
+                known = np.where(unstable, np.maximum(known, self._response()), known)
+        return torch.as_tensor(known, device=self._device)
 
-    def _response(self) -> Tensor:
+    def _response(self) -> Array:
         """What a unit change of the row after each node does to the answer with the secants, shape (K, S)."""
         table, nodes = self._table, len(self.slopes)
         assert table.alpha is not None
-        slopes = torch.where(self.slopes.isnan(), self._prior, self.slopes).cpu().numpy()  # one row after another
+        slopes = np.where(np.isnan(self.slopes), self._prior, self.slopes)
         moved = {lag: _moved(table, lag, slopes) for lag in sorted({*table.lags[0], *table.lags[1]})}
         felt = np.zeros((nodes + 1, slopes.shape[1]))
         felt[nodes] = 1 / table.alpha[-1]
-        with np.errstate(all="ignore"):  # what overflows is felt without limit
-            for row in range(nodes - 1, 0, -1):
-                for lag, by in moved.items():
-                    if row + lag <= nodes:
-                        felt[row] += by[row] * felt[row + lag]
-        return torch.as_tensor(np.abs(felt[1:]), device=self.slopes.device)
-
-    def _column(self, values: Array) -> Tensor:
-        return torch.as_tensor(values.copy(), device=self._device)[:, None]
+        for row in range(nodes - 1, 0, -1):
+            for lag, by in moved.items():
+                if row + lag <= nodes:
+                    felt[row] += by[row] * felt[row + lag]
+        return np.abs(felt[1:])
 
 
 def _moved(table: Tableau, lag: int, slopes: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class Trace:
         self.thinned, self.noise, self.variance = thinned, noise, variance
         self._start, self._shape = flat, start.shape[1:]
         self.heard = Heard(thinned.table, measured, thinned.felt, thinned.variance, flat)
+        self._bands = list(_bands(thinned, flat))
 
     @property
     def table(self) -> Tableau:
@@ -99,16 +100,11 @@ class Trace:
         Returns:
             Shape (S,), float64, in units of sqrt(v0); infinite where it is not a number.
         """
-        weights, nodes = torch.as_tensor(self.thinned.doubt).to(self._start), len(self.heard.outputs)
         asked, apart = self.heard.asked > 0, torch.zeros_like(self.heard.outputs)
         told = torch.ones_like(asked)
-        for shift in range(-CORRECTOR, CORRECTOR):
-            rows = slice(max(0, -shift), min(nodes, nodes - shift))
-            used = weights.diagonal(shift)
-            if bool(used.any()):
-                there = slice(rows.start + shift, rows.stop + shift)
-                apart[rows] += used[:, None, None] * self.heard.outputs[there]
-                told[rows] &= asked[there] | (used == 0)[:, None]
+        for rows, there, weight, unused in self._bands:
+            apart[rows] += weight * self.heard.outputs[there]
+            told[rows] &= asked[there] | unused
         size = apart.double().square().mean(-1) * self.heard.steepness.felt().square()
         total = over_rows(torch.where(told, size, 0.0)).sqrt() / self._unit()
         return torch.nan_to_num(total, nan=torch.inf)
@@ -196,3 +192,14 @@ class Trace:
             return torch.nan_to_num(every * over_rows(felt * defect) / self._unit(), nan=torch.inf)
 
         return request, errors
+
+
+def _bands(thinned: Thin, like: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """The weights of what two cubics disagree about, by distance: gaps, nodes, weights, and where those are zero."""
+    nodes = len(thinned.doubt)
+    for shift in range(-CORRECTOR, CORRECTOR):
+        weights = thinned.doubt.diagonal(shift)
+        if weights.any():
+            first, last = max(0, -shift), min(nodes, nodes - shift)
+            used = torch.as_tensor(weights.copy()).to(like)[:, None]
+            yield slice(first, last), slice(first + shift, last + shift), used[..., None], used == 0
