@@ -95,6 +95,8 @@ class Conditioning:
         if asked is None or not asked.fits(samples, device, dtype):
             if samples:
                 self._check(min(samples), max(samples))
+            if not self._entries:
+                return {}
             with torch.inference_mode(False), torch.no_grad():  # ordinary tensors, which may be used in any mode
                 rows = self._select(sample, device, dtype)
                 leaves = [(leaf, leaf._version) for _, leaf in _leaves(rows)]

@@ -39,7 +39,8 @@ class Averages:
         self.averaged, self.variance, self._shape, self._fine = averaged, variance, start.shape[1:], noise
         columns, shares = (torch.as_tensor(one, device=flat.device) for one in (averaged.columns, averaged.shares))
         self.noise: Noise = Gathered(noise, columns, shares, flat.shape[1])
-        measured = averaged.measured(averaged.kept[:-1])
+        self._measured = averaged.measured(np.arange(averaged.fine.rows - 1))
+        measured = Affine(*(one[averaged.kept[:-1]] for one in self._measured))
         self.heard = Heard(averaged.table, measured, averaged.felt, averaged.variance, flat)
         chosen, self._every = _spread(averaged, GAPS)
         self._chosen = chosen.to(flat.device)
@@ -152,7 +153,7 @@ class Averages:
         whole, weight = self.heard.outputs[gap.repeat(2), both], self._column(halves.weight)
 
         def squares(answer: Tensor) -> Tensor:
-            p, q = (self._column(one) for one in averaged.measured(halves.row))
+            p, q = (self._column(one[halves.row]) for one in self._measured)
             parts = weight * (p * request.x.flatten(1) + q * answer.flatten(1).to(states) - whole)
             first, second = parts.double().chunk(2)
             return self.heard.steepness.felt()[gap, sample].square() * (first + second).square().mean(1)
