@@ -113,6 +113,7 @@ def test_functions_of_two_names_do_the_same(values, count):
             (arrays.norm(values), arrays.norm(other)),
             (arrays.total(values), arrays.total(other)),
             (arrays.log2(abs(values)), arrays.log2(abs(other))),
+            (arrays.root(abs(values)), arrays.root(abs(other))),
             (arrays.steps(2, 7, values), arrays.steps(2, 7, other)),
             (arrays.copy(values), arrays.copy(other)),
             (arrays.cast(values > 0, values), arrays.cast(other > 0, other)),

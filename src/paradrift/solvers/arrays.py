@@ -1,10 +1,10 @@
 """Arrays of a solve: numpy's where numbers are few and on the host, torch's elsewhere.
 
 A round of a small problem is hundreds of operations on a few numbers each: what moved, what is settled, which slope
-implies which variance. Numpy begins such an operation in a third of the time that torch takes, and both round sums,
-products, quotients and roots of elements as the standard says, so a solve is the same to the bit whichever holds its
-arrays. Sums over elements and logarithms are left to torch in either case. Code that works on both takes functions that
-have one name from :func:`library`, and those that have two from here.
+implies which variance. Numpy begins such an operation sooner than torch, and both round sums, products and quotients of
+elements as the standard says, so a solve is the same to the bit whichever holds its arrays. Sums over elements, roots
+and logarithms are left to torch in either case. Code that works on both takes functions that have one name from
+:func:`library`, and those that have two from here.
 """
 
 from __future__ import annotations
@@ -232,6 +232,18 @@ def total(values: Values) -> Values:
         Shape (..., 1).
     """
     return as_in(tensor(values).sum(-1, keepdim=True, dtype=torch.float64), values)
+
+
+def root(values: Values) -> Values:
+    """Square roots.
+
+    Args:
+        values: The array.
+
+    Returns:
+        The same shape.
+    """
+    return as_in(tensor(values).sqrt(), values)
 
 
 def log2(values: Values) -> Values:

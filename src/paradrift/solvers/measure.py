@@ -91,7 +91,7 @@ def measure(
     if secants:
         slope = xp.where(valid, slope if bounds is None else arrays.clip(slope, *bounds), old)
     missed = arrays.norm(df - old * dx) / outputs.shape[-1] ** 0.5
-    left = arrays.norm(df - slope * dx) / arrays.cast(xp.sqrt(xx[..., 0]), x)
+    left = arrays.norm(df - slope * dx) / arrays.cast(arrays.root(xx[..., 0]), x)
     level = here.levels(*where)
     rest = xp.where(known & xp.isfinite(left), left * abs(level.gain), state.rest[where])
     if spoiled:

@@ -36,7 +36,7 @@ class Trace:
         self.thinned, self.noise, self.variance = thinned, noise, variance
         self._start, self._shape = flat, start.shape[1:]
         self.heard = Heard(thinned.table, measured, thinned.felt, thinned.variance, flat)
-        self._bands = list(_bands(thinned, flat))
+        self._bands, self._uses = list(_bands(thinned, flat)), torch.as_tensor(thinned.doubt != 0).to(flat)
 
     @property
     def table(self) -> Tableau:
@@ -100,11 +100,10 @@ class Trace:
         Returns:
             Shape (S,), float64, in units of sqrt(v0); infinite where it is not a number.
         """
-        asked, apart = self.heard.asked > 0, torch.zeros_like(self.heard.outputs)
-        told = torch.ones_like(asked)
-        for rows, there, weight, unused in self._bands:
+        apart = torch.zeros_like(self.heard.outputs)
+        for rows, there, weight in self._bands:
             apart[rows] += weight * self.heard.outputs[there]
-            told[rows] &= asked[there] | unused
+        told = self._uses @ (self.heard.asked == 0).to(self._uses) == 0  # counts of nodes: exact
         size = apart.double().square().mean(-1) * self.heard.steepness.felt().square()
         total = over_rows(torch.where(told, size, 0.0)).sqrt() / self._unit()
         return torch.nan_to_num(total, nan=torch.inf)
@@ -194,12 +193,12 @@ class Trace:
         return request, errors
 
 
-def _bands(thinned: Thin, like: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """The weights of what two cubics disagree about, by distance: gaps, nodes, weights, and where those are zero."""
+def _bands(thinned: Thin, like: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The weights of what two cubics disagree about, by distance: gaps, nodes, and weights of these in those."""
     nodes = len(thinned.doubt)
     for shift in range(-CORRECTOR, CORRECTOR):
         weights = thinned.doubt.diagonal(shift)
         if weights.any():
             first, last = max(0, -shift), min(nodes, nodes - shift)
-            used = torch.as_tensor(weights.copy()).to(like)[:, None]
-            yield slice(first, last), slice(first + shift, last + shift), used[..., None], used == 0
+            used = torch.as_tensor(weights.copy()).to(like)
+            yield slice(first, last), slice(first + shift, last + shift), used[:, None, None]
