@@ -22,7 +22,15 @@ FLOOR, HEAVY_FLOOR = 1e-4, 1e-3  # the smallest errors that are compared, of che
 HEAVY = frozenset({"mixture-1024", "digits", "digits-guided", "policy"})  # a row costs a millisecond or more
 WEAK = frozenset({"Anderson", "quasi-DEER", "PIADM", "wavefront", "autospeculation"})  # not asked in later cells
 HEAVY_CELLS = frozenset(  # where those are asked
-    {("ode", 50, 16), ("sde", 100, 16), ("ode", 25, 16), ("ode", 10, None), ("sde", 50, 16), ("ode", 250, 64)}
+    {
+        ("ode", 50, 16),
+        ("sde", 100, 16),
+        ("ode", 25, 16),
+        ("ode", 10, None),
+        ("ode", 100, 16),
+        ("sde", 50, 16),
+        ("ode", 250, 64),
+    }
 )
 PLAN: tuple[tuple[str, int, int | None, int, bool], ...] = (  # kind, steps, width, stride, all methods
     ("ode", 50, 16, 2, True),
@@ -34,6 +42,7 @@ PLAN: tuple[tuple[str, int, int | None, int, bool], ...] = (  # kind, steps, wid
     ("ode", 10, None, 2, True),
     ("sde", 25, None, 2, False),
     ("ode", 50, 8, 2, False),
+    ("ode", 100, 16, 1, False),
     ("ode", 100, None, 2, False),
     ("ode", 250, 64, 2, False),
     ("sde", 10, None, 2, False),

@@ -155,7 +155,7 @@ class _Solve:
         good = ended & trace.final() & (doubt <= allowed)
         stages: list[Stage] = []
         if bool(good.any()):
-            stages.append(self._checked(samples[good], trace.of(good), answers[good]))
+            stages.append(self._checked(samples[good], _part(trace, good), answers[good]))
         over = torch.tensor([one in (Status.INTERRUPTED, Status.BUDGET_EXHAUSTED) for one in outcome.status])
         left = ~good & (gone | ~over.to(gone.device))
         ending = Status.BUDGET_EXHAUSTED if self._spent() else Status.INTERRUPTED
@@ -168,7 +168,7 @@ class _Solve:
         for early, trusted in ((gone, None), (~gone, trace)):
             for more in wanted[left & early].unique().tolist():
                 which = left & early & (wanted == more)
-                stages.append(self._next(samples[which], more, None if trusted is None else trusted.of(which)))
+                stages.append(self._next(samples[which], more, None if trusted is None else _part(trusted, which)))
         return stages
 
     def _beside(self, more: Wanted | None, samples: Tensor) -> Generator[Request, Tensor, None]:
@@ -257,6 +257,11 @@ class _Solve:
             certifiable=not self.table.noisy,
             trajectory=self.path,
         )
+
+
+def _part(trace: Skipping, which: Tensor) -> Skipping:
+    """A trace of some samples, itself where they are all."""
+    return trace if bool(which.all()) else trace.of(which)
 
 
 def _asking(
