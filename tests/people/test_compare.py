@@ -241,6 +241,14 @@ def test_a_ladder_is_narrowed_where_flips_end(lucky, loosest, monkeypatch):
     assert asked == [1.0, 0.1, 0.01, 1e-3]
 
 
+def test_seconds_are_drawn_at_the_rungs_of_ladders_alone():
+    template = measured()[0]
+    named = [("default", 0.1), ("default", 0.13), ("somebody else", 0.13)]
+    found = [dataclasses.replace(template, method=name, extra=template.extra | {"knob": knob}) for name, knob in named]
+    shown = [(record.method, record.extra["knob"]) for record in compare_plots.rungs(found)]
+    assert shown == [("default", 0.1), ("somebody else", 0.13)]
+
+
 def test_methods_are_compared_at_the_error_of_the_worst_sample_too():
     found = equal_error.curves(measured(), attrgetter("error_worst"))
     usual, counted = equal_error.curves(measured()), equal_error.latest(measured(), "compare")

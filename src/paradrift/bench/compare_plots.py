@@ -70,17 +70,32 @@ def draw(folder: Path, records: Sequence[Record]) -> list[Path]:
     for kind in ("ode", "sde"):
         shown = pages(places([record for record in found if record.extra["kind"] == kind]))
         for number, page in shown.items():
-            for name, value, label in (
-                ("rounds", _rounds, "rounds of a sample, mean"),
-                ("seconds", _seconds, "seconds of the call, for each sample"),
+            for name, points, value, label in (
+                ("rounds", found, _rounds, "rounds of a sample, mean"),
+                ("seconds", rungs(found), _seconds, "seconds of the call, for each sample"),
             ):
                 path = folder / f"compare-{name}-{kind}{number}.png"
-                _curves(path, found, page, value, label)
+                _curves(path, points, page, value, label)
                 paths.append(path)
     if found:
         _profiles(folder / "compare-profile.png", found)
         paths.append(folder / "compare-profile.png")
     return paths
+
+
+def rungs(records: Sequence[Record]) -> list[Record]:
+    """Measurements at knobs of a method's own ladder, not between them, where flips are looked for.
+
+    Those were made at other times than the ladder, which rounds do not feel and seconds do.
+
+    Args:
+        records: Measurements of the comparison.
+
+    Returns:
+        Some of them; all of methods that are not in the catalogue.
+    """
+    ladders = {entry.name: entry.ladder for entry in CATALOGUE}
+    return [record for record in records if record.extra["knob"] in ladders.get(record.method, (record.extra["knob"],))]
 
 
 def pages(shown: Sequence[Place]) -> dict[str, Sequence[Place]]:
