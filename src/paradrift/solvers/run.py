@@ -16,12 +16,12 @@ from paradrift.solvers import arrays
 from paradrift.solvers.arrays import Values
 from paradrift.solvers.base import Request
 from paradrift.solvers.drafts import judge, predictions
+from paradrift.solvers.entering import enter
 from paradrift.solvers.entries import book, record
 from paradrift.solvers.ledger import Check, Ledger
 from paradrift.solvers.lowered import Lowered, lower
 from paradrift.solvers.march import march
 from paradrift.solvers.measure import Facts, measure
-from paradrift.solvers.proposals import adopt
 from paradrift.solvers.reading import last_rows, preview
 from paradrift.solvers.references import carry_slopes, continue_references
 from paradrift.solvers.solver import Solver
@@ -94,7 +94,7 @@ class Run:
         self.marched = xp.zeros_like(self.state.known)  # rows computed from outputs, not merely guessed
         self.unit = xp.full_like(self.state.steepest, 1.0 if variance is None else variance**0.5)
         self.judged: tuple[Values, View] | None = None  # the last verdict, and the samples that it was about
-        self.enter(xp.full_like(front, self.history))
+        enter(self, xp.full_like(front, self.history))
         if ready:  # rows before the first node (a start that is churned, say) need no model: they are exact
             march(self.state, self.here, self.history, self.history + ready, None)
             accepted = xp.full_like(front, ready)
@@ -290,41 +290,7 @@ class Run:
             continue_references(state, self.here, self.history - 1, measured, scheduled)
         entering = xp.where(accepted > 0, begin, len(self.positions))
         self.limit = xp.where(accepted > 0, renewed, self.limit)
-        self.enter(arrays.clip(entering, high=len(self.positions)))
-
-    def enter(self, entering: Values) -> None:
-        """Fill the positions of each sample from ``entering`` on."""
-        state, here, xp, active = self.state, self.here, arrays.library(entering), arrays.tensor(self.active)
-        first, end = int(entering.min()), len(self.positions)
-        if first == end:
-            return
-        if self.width > 1:  # a window of one node is never guessed
-            secants, scheduled = self.solver.slopes.measured, self.table.scheduled
-            continue_references(state, here, first - 1, secants, scheduled)
-            if self.proposal is not None:
-                adopt(state, here, self.proposal, self.active, first - 1, anchored=False)
-        late = here.row[first:]
-        new = self.positions >= entering
-        fill = new[first:, :, None]
-        together = bool(fill.all())
-        if self.table.noisy:
-            terms = xp.zeros_like(state.noise[first:])
-            for lag, weight in here.c.items():
-                drawn = self.noise.draw(active, arrays.tensor(arrays.clip(late - lag, 0, self.last).T))
-                drawn = drawn.flatten(2).transpose(0, 1).to(active.device, self.dtype)
-                terms += weight[first:] * arrays.as_in(drawn, terms)
-            state.noise[first:] = terms if together else xp.where(fill, terms, state.noise[first:])
-            self.noise.release(max(0, int(state.front.min()) + 1 - max(here.c)))  # the oldest that a new row may use
-        before, rows = state.z[arrays.at(entering - 1)], arrays.clip(late, high=self.last)
-        guessed = self.solver.guess.states(active, arrays.tensor(rows), arrays.tensor(before))
-        if guessed is None:
-            march(state, here, first, end, None if together else entering)
-            if self.proposal is not None:
-                adopt(state, here, self.proposal, self.active, first - 1, anchored=True)
-        else:
-            found = arrays.as_in(guessed.to(active.device, self.dtype), before)
-            state.z[first:] = xp.where(fill, found, state.z[first:])
-        self.moved, self.marched = self.moved | new, xp.where(new, guessed is None, self.marched)
+        enter(self, arrays.clip(entering, high=len(self.positions)))
 
     @IGNORED
     def give_up(self, status: Status) -> None:
