@@ -47,7 +47,7 @@ def test_rows_of_a_sample_are_the_same_bits_wherever_the_first_row_is() -> None:
         assert torch.equal(found[late - first :], _stretches(whole[late:], factor[late:], late % 8, 8))
 
 
-@pytest.mark.parametrize("lags", [(1,), (1, 2), (1, 3), (1, 2, 3, 4)], ids=str)
+@pytest.mark.parametrize("lags", [(1,), (1, 2), (1, 3), (1, 2, 3, 4), tuple(range(1, 12))], ids=str)
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_few_numbers_are_rounded_as_many_are(lags: tuple[int, ...], shape: tuple[int, int], dtype: torch.dtype) -> None:
