@@ -127,6 +127,14 @@ def test_functions_of_two_names_do_the_same(values, count):
         assert np.array_equal(few, many.numpy(), equal_nan=few.dtype.kind == "f")
 
 
+@pytest.mark.parametrize("function", [arrays.norm, arrays.total, arrays.root, arrays.log2])
+def test_many_elements_are_added_up_and_rooted_in_one_way(function):
+    """Each library adds a thousand elements up in an order of its own, and has its own roots: here is only torch's."""
+    many = torch.rand(50, 1000, generator=torch.Generator().manual_seed(2))
+    for other in (many, many.double()):
+        assert np.array_equal(function(other.numpy()), function(other).numpy())
+
+
 def test_entries_are_added_to_as_often_as_they_are_named():
     index, more = np.array([0, 2, 0, 1, 0]), np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     few, many = np.zeros(3), torch.zeros(3, dtype=torch.float64)
