@@ -156,3 +156,14 @@ def test_entries_are_added_to_as_often_as_they_are_named():
 )
 def test_numpy_holds_few_numbers_on_the_host_alone(row, held):
     assert arrays.few(row) is held
+
+
+def test_a_callback_sees_overflow_without_a_warning():
+    """Warnings are errors here: what is not finite is told by statuses, whoever looks on."""
+    schedule = pd.Discrete.linear(1000)
+    wild = pd.denoiser(lambda x, t: 3e37 * torch.sign(x), predicts="noise", schedule=schedule, variance=1.0)
+    seen = []
+    for sampler in (pd.DDIM(), pd.DDPM()):
+        solver = pd.default(1e-2, pd.Sliding(8))
+        pd.sample(wild, (3, 6), sampler=sampler, steps=40, solver=solver, seed=1, callback=seen.append, throw=False)
+    assert seen

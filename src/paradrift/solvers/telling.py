@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from paradrift.solution import Round, Status
@@ -41,6 +42,7 @@ def outcome(run: Run) -> Outcome:
     )
 
 
+@np.errstate(all="ignore")  # what is not finite is told as it is
 def report(run: Run, index: int, accepted: Values) -> Round:
     """What a callback sees.
 
