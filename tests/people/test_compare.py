@@ -15,6 +15,7 @@ import paradrift as pd
 from paradrift.bench import (
     compare,
     compare_command,
+    compare_narrow,
     compare_plots,
     compare_run,
     compare_selection,
@@ -233,12 +234,81 @@ def test_a_ladder_is_narrowed_where_flips_end(lucky, loosest, monkeypatch):
     unflipped = [knob for knob, record in known.items() if not record.extra["flips"]]
     good = max(float(name.rsplit("/", 1)[1]) for name in unflipped)
     tried = sorted(knob for knob in asked if knob >= good)
-    assert loosest / compare_run.NARROW < good <= loosest
-    assert all(b <= compare_run.NARROW * a for a, b in itertools.pairwise(tried) if a < compare_run.NEAR * good)
+    assert loosest / compare_narrow.NARROW < good <= loosest
+    assert all(b <= compare_narrow.NARROW * a for a, b in itertools.pairwise(tried) if a < compare_narrow.NEAR * good)
     assert list(compare_run.climb(case, entry, cell, known)) == []  # nothing is measured twice
     asked.clear()
     list(compare_run.climb(case, dataclasses.replace(entry, knob="iterations"), cell, {}))
     assert asked == [1.0, 0.1, 0.01, 1e-3]
+
+
+def _told(*points: tuple[float, float, float, int]) -> dict[float, Record]:
+    """Measurements of one method: tolerance, rounds, error and flips of each."""
+    template = measured()[0]
+    return {
+        knob: dataclasses.replace(
+            template, rounds_mean=rounds, error_median=error, extra=template.extra | {"flips": flips, "unconverged": 0}
+        )
+        for knob, rounds, error, flips in points
+    }
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([(1.0, 3, 5e-2, 0), (0.1, 6, 1e-3, 0)], 0.32),  # the error crosses 1e-2 in between
+        ([(1.0, 3, 5e-2, 0), (0.12, 5, 2e-2, 0), (0.11, 6, 9e-3, 0)], None),  # known finely
+        ([(1.0, 3, 2e-3, 2), (0.12, 5, 2e-3, 2), (0.11, 6, 1e-3, 0)], 0.35),  # flips may come and go
+        ([(1.0, 3, 2e-3, 2), (0.1, 6, 2e-2, 0)], None),  # nothing counts
+    ],
+    ids=["error", "fine", "flips", "nothing"],
+)
+def test_close_calls_are_narrowed_where_the_error_crosses_or_flips_end(points, expected):
+    assert compare_narrow.crossing(_told(*points)) == expected
+
+
+def test_a_close_call_looks_at_the_best_rival_and_then_at_ours():
+    ours, rival = [(1.0, 5, 5e-2, 0), (0.1, 9, 5e-3, 0)], [(10.0, 7, 5e-2, 0), (1.0, 9.4, 5e-3, 0)]
+    far = _told((1.0, 19, 5e-2, 0), (0.1, 20, 5e-3, 0))
+    found = {"ours": _told(*ours), "rival": _told(*rival), "far": far}
+    assert compare_narrow.close_call(found, ["ours"]) == ("rival", 3.2)
+    fine = _told(*rival, (1.1, 9.2, 1.1e-2, 0))
+    assert compare_narrow.close_call(found | {"rival": fine}, ["ours"]) == ("ours", 0.32)
+    known = _told(*ours, (0.11, 8.9, 1.1e-2, 0))
+    assert compare_narrow.close_call(found | {"rival": fine, "ours": known}, ["ours"]) is None
+    better = _told((1.0, 3, 5e-2, 0), (0.1, 4, 5e-3, 0))  # nothing is close
+    assert compare_narrow.close_call(found | {"ours": better}, ["ours"]) is None
+    assert compare_narrow.close_call({"ours": known}, ["ours"]) is None
+
+
+def test_close_calls_are_settled_after_the_methods_of_a_cell(monkeypatch):
+    """Both sides are asked between their rungs, nothing twice, and what is exact in law only is left out."""
+    template, asked = measured()[0], []
+
+    def measure(case, entry, width, knob):
+        asked.append((entry.name, knob))
+        extra = template.extra | {"flips": 0, "unconverged": 0}
+        error = {"default": knob, "Picard": knob / 2}.get(entry.name, 1.0)
+        return dataclasses.replace(
+            template, method=entry.name, rounds_mean=9 - math.log10(error), error_median=error, extra=extra
+        )
+
+    monkeypatch.setattr(compare_run, "measure", measure)
+    cell = Cell(
+        model="gaussian", kind="sde", steps=10, width=8, samples=4, methods=("default", "Picard", "autospeculation")
+    )
+    case, known = Case(model=MODELS["gaussian"], kind="sde", steps=10, samples=4), {}
+    for entry in cell.entries():
+        list(compare_run.climb(case, entry, cell, known))
+    asked.clear()
+    list(compare_run.settle(case, cell, known))
+    assert {name for name, _ in asked} == {"default", "Picard"}
+    assert len(asked) == len(set(asked))
+    for name, at in (("default", 1e-2), ("Picard", 2e-2)):
+        near = [float(key.rsplit("/", 1)[1]) for key in known if f"/{name}/" in key]
+        good = max(knob for knob in near if knob <= at)
+        assert min(knob for knob in near if knob > good) <= compare_narrow.FINE * good
+    assert list(compare_run.settle(case, cell, known)) == []
 
 
 def test_seconds_are_drawn_at_the_rungs_of_ladders_alone():
@@ -402,6 +472,11 @@ def test_the_selection_covers_models_kinds_and_steps():
         assert {cell.model for cell in cells if (cell.kind, cell.steps) == (kind, steps)} == set(names)
     assert {cell.steps for cell in cells} == {10, 25, 50, 100, 250, 1000}
     assert {(cell.kind, cell.steps) for cell in cells[: 2 * len(names)]} == {("ode", 50), ("sde", 100)}
+    floors = {(cell.model, cell.kind, cell.steps, cell.width): cell.floor for cell in cells if cell.width != 32}
+    for (model, kind, steps, width), floor in floors.items():
+        assert floor == compare_selection.floor(Place(model, kind, steps, compare.named(width), steps))
+    assert set(floors.values()) == {1e-4, 1e-3, 1e-2}
+    assert {("digits", kind, steps, 64) for kind in ("ode", "sde") for steps in (250, 1000)} <= set(floors)
 
 
 def test_filters_narrow_a_selection_or_ask_for_their_own_product():
@@ -460,7 +535,7 @@ def test_wrong_requests_are_refused(capsys):
 
 def test_errors_that_nobody_was_asked_for_are_not_compared():
     found = {HERE: {"a": [Spot(4, 1e-3)], "b": [Spot(9, 1e-5)]}}
-    asked = equal_error.needs(found, floor=lambda model: 1e-3)
+    asked = equal_error.needs(found, floor=lambda where: 1e-3)
     assert {target for _, target in asked} == {1e-1, 1e-2, 1e-3}
     assert {target for _, target in equal_error.needs(found)} == {1e-1, 1e-2, 1e-3, 1e-4}
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from paradrift.bench import compare_seconds
 from paradrift.bench.compare import Case, cost, key, measure
+from paradrift.bench.compare_narrow import Asked, close_call, last_flip
 from paradrift.bench.compare_selection import Cell, evaluations, points, quick_cells, usual_cells
-from paradrift.bench.equal_error import STRICT, WORST
+from paradrift.bench.equal_error import WORST
 from paradrift.bench.methods import Entry
 from paradrift.bench.model_set import model_set
 from paradrift.bench.models import Model
@@ -20,8 +21,6 @@ from paradrift.bench.records import Record
 
 ENGINE = 2e-7  # seconds that solvers spend on an element of a row, about: for the estimate alone
 PARTS = ("curves", "seconds")
-NEAR = 3.0  # tolerances up to so many times the loosest without flips are looked at, since flips come and go
-NARROW = 4 / 3  # and neighbours among them are within this factor of each other when a ladder is left
 
 Models = Mapping[str, Model]
 
@@ -105,11 +104,11 @@ def _curves(cells: Sequence[Cell], models: Models, known: dict[str, Record]) -> 
         address = (cell.model, cell.kind, cell.steps, cell.samples)
         if address not in cases:
             cases[address] = Case(model=models[cell.model], kind=cell.kind, steps=cell.steps, samples=cell.samples)
-        for entry in cell.entries():
-            for record in climb(cases[address], entry, cell, known):
-                fresh = True
-                left = sum(weights[index + 1 :]) * (spent / weighed if weighed else 1.0)
-                yield Step(record=record, done=index + 1, total=len(cells), left=left)
+        climbs = (climb(cases[address], entry, cell, known) for entry in cell.entries())
+        for record in itertools.chain(*climbs, settle(cases[address], cell, known)):
+            fresh = True
+            left = sum(weights[index + 1 :]) * (spent / weighed if weighed else 1.0)
+            yield Step(record=record, done=index + 1, total=len(cells), left=left)
         if fresh:
             spent, weighed = spent + time.perf_counter() - begin, weighed + weights[index]
 
@@ -132,56 +131,52 @@ def climb(case: Case, entry: Entry, cell: Cell, known: dict[str, Record]) -> Ite
     if not entry.fits(case.problem, cell.width):
         return
 
-    def point(knob: float) -> Iterator[Record]:
-        name = key(case, entry, cell.width, knob)
-        if name not in known:
-            known[name] = measure(case, entry, cell.width, knob)
-            yield known[name]
-
     for knob in entry.ladder[:: cell.stride]:
-        yield from point(knob)
+        yield from _point(case, entry, cell.width, knob, known)
         record = known[key(case, entry, cell.width, knob)]
         error, largest, flipped = record.error_median, record.error_worst, record.extra["flips"]
         if error is None or largest is None or flipped:
             continue
         if error <= cell.floor and largest <= WORST[-1]:
             break
-    stem = key(case, entry, cell.width, 0).removesuffix("0")
-
-    def asked() -> dict[float, Record]:  # rungs of a finer ladder, climbed before, are among them
-        return {float(name.removeprefix(stem)): known[name] for name in known if name.startswith(stem)}
-
-    while entry.knob == "tolerance" and (between := last_flip(asked())) is not None:
-        yield from point(between)
+    while entry.knob == "tolerance" and (between := last_flip(_asked(case, entry, cell.width, known))) is not None:
+        yield from _point(case, entry, cell.width, between, known)
 
 
-def last_flip(asked: Mapping[float, Record]) -> float | None:
-    """The tolerance to ask next, to find the loosest without flips.
-
-    Which samples at a border change class is not monotonic in the tolerance: a looser one than the next with flips may
-    be free of them. So all neighbours up to :data:`NEAR` times the loosest known are narrowed, the nearest first.
+def settle(case: Case, cell: Cell, known: dict[str, Record]) -> Iterator[Record]:
+    """After all methods of a cell: where ours and the best rival are about as good, both are looked at more finely.
 
     Args:
-        asked: Measurements by tolerance.
+        case: The problem.
+        cell: The cell.
+        known: Measurements by name; new ones are added.
 
-    Returns:
-        The geometric mean of two neighbours to two digits; None where all are within :data:`NARROW` of each other,
-        where nothing flips, and where points without flips are not within 1e-2.
+    Yields:
+        The new measurements.
     """
-    unflipped = [knob for knob, record in asked.items() if not record.extra["flips"]]
-    good = max(unflipped, default=None)
-    if good is None:
-        return None
-    error = asked[good].error_median
-    if error is None or error > STRICT:  # above, flips do not disqualify: another point would change nothing
-        return None
-    for low, high in itertools.pairwise(sorted(knob for knob in asked if knob >= good)):
-        if low >= NEAR * good:
-            break
-        between = float(f"{math.sqrt(low * high):.2g}")
-        if high > NARROW * low and low < between < high:
-            return between
-    return None
+    fitting = [entry for entry in cell.entries() if entry.knob == "tolerance" and entry.fits(case.problem, cell.width)]
+    entries, own = {entry.name: entry for entry in fitting}, [entry.name for entry in fitting if entry.ours]
+    while True:
+        found = {name: _asked(case, entry, cell.width, known) for name, entry in entries.items()}
+        wanted = close_call({name: asked for name, asked in found.items() if asked}, own)
+        if wanted is None:
+            return
+        name, knob = wanted
+        yield from _point(case, entries[name], cell.width, knob, known)
+
+
+def _asked(case: Case, entry: Entry, width: int | None, known: Mapping[str, Record]) -> Asked:
+    """What is known of a method: rungs of a finer ladder, climbed before, are among them."""
+    stem = key(case, entry, width, 0).removesuffix("0")
+    return {float(name.removeprefix(stem)): known[name] for name in known if name.startswith(stem)}
+
+
+def _point(case: Case, entry: Entry, width: int | None, knob: float, known: dict[str, Record]) -> Iterator[Record]:
+    """One measurement, unless it is known."""
+    name = key(case, entry, width, knob)
+    if name not in known:
+        known[name] = measure(case, entry, width, knob)
+        yield known[name]
 
 
 def weight(cell: Cell, models: Models) -> float:

@@ -1,9 +1,9 @@
 """What is compared: cells of the product (model, sampler, steps, width, method), the most telling first.
 
-The whole product would take days on two cores. The default selection asks every model between 10 and 250 steps of its
-ODE and at 50 and 100 of its SDE, and models whose calls are cheap up to 1000 steps, too. Methods that were never near
-the best are asked in the earlier cells only; models whose calls are expensive are asked fewer knobs, and errors down to
-1e-3.
+The whole product would take days on two cores. The default selection asks every model at 10 to 1000 steps of its ODE
+and at 50 to 1000 of its SDE, models whose calls are cheap at 10 and 25, too. Methods that were never near the best are
+asked in the earlier cells only; models whose calls are expensive are asked fewer knobs, and errors down to 1e-3, in
+their longest chains the nearest rivals alone, and errors down to 1e-2.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from paradrift.bench.compare import KINDS, named
+from paradrift.bench.equal_error import Place
 from paradrift.bench.methods import CATALOGUE, Entry
 from paradrift.errors import SpecError
 
 SAMPLES = 64
-FLOOR, HEAVY_FLOOR = 1e-4, 1e-3  # the smallest errors that are compared, of cheap models and of others
+FLOOR, HEAVY_FLOOR, LONG_FLOOR = 1e-4, 1e-3, 1e-2  # the smallest errors compared: cheap models, others, in long chains
 HEAVY = frozenset({"mixture-1024", "digits", "digits-guided", "policy"})  # a row costs a millisecond or more
 WEAK = frozenset({"Anderson", "quasi-DEER", "PIADM", "wavefront", "autospeculation"})  # not asked in later cells
 HEAVY_CELLS = frozenset(  # where those are asked
@@ -32,6 +33,9 @@ HEAVY_CELLS = frozenset(  # where those are asked
         ("ode", 250, 64),
     }
 )
+# and, the nearest rivals alone, at an error of 1e-2
+LONG_CELLS = frozenset({("sde", 250, 64), ("ode", 1000, 64), ("sde", 1000, 64)})
+NEAREST = ("default", "calibrated", "ParaSolver", "ParaDiGMS", "Picard")
 PLAN: tuple[tuple[str, int, int | None, int, bool], ...] = (  # kind, steps, width, stride, all methods
     ("ode", 50, 16, 2, True),
     ("sde", 100, 16, 2, True),
@@ -148,21 +152,26 @@ def usual_cells(models: Sequence[str]) -> list[Cell]:
                 cells.append(cell if every else dataclasses.replace(cell, methods=strong()))
             elif (kind, steps, width) in HEAVY_CELLS:
                 cells.append(dataclasses.replace(cell, methods=strong(), stride=2, floor=HEAVY_FLOOR))
+            elif (kind, steps, width) in LONG_CELLS:
+                cells.append(dataclasses.replace(cell, methods=NEAREST, stride=2, floor=LONG_FLOOR))
     few = ("default", "ParaDiGMS")
-    long = Cell(model="digits", kind="sde", steps=1000, width=32, methods=few, stride=5, floor=1e-2)
-    return [*cells, long] if long.model in models else cells
+    race = Cell(model="digits", kind="sde", steps=1000, width=32, methods=few, stride=5, floor=LONG_FLOOR)
+    return [*cells, race] if race.model in models else cells
 
 
-def floor(model: str) -> float:
+def floor(where: Place) -> float:
     """The smallest error that methods are asked for.
 
     Args:
-        model: Name of a model.
+        where: A place.
 
     Returns:
         The error.
     """
-    return HEAVY_FLOOR if model in HEAVY else FLOOR
+    if where.model not in HEAVY:
+        return FLOOR
+    long = any((where.kind, where.steps) == (kind, steps) for kind, steps, _ in LONG_CELLS)
+    return LONG_FLOOR if long else HEAVY_FLOOR
 
 
 def strong() -> tuple[str, ...]:

@@ -190,7 +190,7 @@ def needs(
     targets: Sequence[float] = TARGETS,
     *,
     flips: bool = False,
-    floor: Callable[[str], float] = lambda model: 0.0,
+    floor: Callable[[Place], float] = lambda where: 0.0,
 ) -> dict[tuple[Place, float], dict[str, float]]:
     """Rounds by place, error and method; the sequential sampler is one of them.
 
@@ -198,14 +198,14 @@ def needs(
         found: Measurements by place and method.
         targets: Errors.
         flips: Whether points with flips count at errors of 1e-2 and below.
-        floor: The smallest error that methods were asked for on a model: smaller ones are not compared.
+        floor: The smallest error that methods were asked for in a place: smaller ones are not compared.
 
     Returns:
         Rounds, at most those of the sequential sampler; infinite where a method does not reach the error.
     """
     result: dict[tuple[Place, float], dict[str, float]] = {}
     for where, methods in found.items():
-        for target in (target for target in targets if target >= floor(where.model)):
+        for target in (target for target in targets if target >= floor(where)):
             row: dict[str, float] = {}
             for name, spots in methods.items():
                 rounds = rounds_at(spots, target, unflipped=not flips and target <= STRICT)
