@@ -26,6 +26,7 @@ from paradrift.solvers.reading import last_rows, preview
 from paradrift.solvers.references import carry_slopes, continue_references
 from paradrift.solvers.solver import Solver
 from paradrift.solvers.state import State, Where
+from paradrift.solvers.watershed import growing
 from paradrift.stopping import View
 from paradrift.summing import over_rows
 from paradrift.tableau import Tableau
@@ -74,6 +75,7 @@ class Run:
         like = start.dtype, start.device
         self.table: Lowered = lower(table, solver.slopes, variance or 1.0, self.verify, pad, *like, lawful, self.host)
         groups = solver.slopes.groups
+        self.smooth = table.alpha is not None and not table.noisy and solver.slopes.measured and self.stop is not None
         self.groups = None if groups is None else arrays.of(groups.flatten().to(start.device), self.host)
         begin = State.begin(flat, self.history, self.width, per_element=groups is not None)
         self.state = begin.held(self.host)
@@ -188,6 +190,10 @@ class Run:
         level, change = here.levels(nodes), self.change[nodes]
         drift = facts.rest[nodes] * change / abs(level.gain)
         weight = self.table.influence[facts.level[nodes], here.row[nodes]]
+        if self.smooth:
+            ahead, size = here.levels(slice(history - 1, stop)), old.shape[-1]
+            grown = growing(state.slope[nodes], state.rest[nodes], ahead, size)
+            weight = weight if grown is None else weight * grown
         effect = xp.where(here.node[nodes], weight * xp.maximum(facts.miss[nodes], drift), 0.0)
         if judged is not None:
             effect = xp.where(self.positions[: len(effect)] == judged.kept, 0.0, effect)  # its step is exact
