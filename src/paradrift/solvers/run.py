@@ -74,8 +74,9 @@ class Run:
         lawful = table.noisy and (self.stop is None or self.stop.causal)
         like = start.dtype, start.device
         self.table: Lowered = lower(table, solver.slopes, variance or 1.0, self.verify, pad, *like, lawful, self.host)
+        # without noise nothing must stay causal: defects count with what they grow to along the window
+        self.ahead = table.alpha is not None and not table.noisy and solver.slopes.measured and self.stop is not None
         groups = solver.slopes.groups
-        self.smooth = table.alpha is not None and not table.noisy and solver.slopes.measured and self.stop is not None
         self.groups = None if groups is None else arrays.of(groups.flatten().to(start.device), self.host)
         begin = State.begin(flat, self.history, self.width, per_element=groups is not None)
         self.state = begin.held(self.host)
@@ -190,9 +191,9 @@ class Run:
         level, change = here.levels(nodes), self.change[nodes]
         drift = facts.rest[nodes] * change / abs(level.gain)
         weight = self.table.influence[facts.level[nodes], here.row[nodes]]
-        if self.smooth:
-            ahead, size = here.levels(slice(history - 1, stop)), old.shape[-1]
-            grown = growing(state.slope[nodes], state.rest[nodes], ahead, size)
+        if self.ahead:
+            levels = here.levels(slice(history - 1, stop))
+            grown = growing(state.slope[nodes], state.rest[nodes], levels, old.shape[-1])
             weight = weight if grown is None else weight * grown
         effect = xp.where(here.node[nodes], weight * xp.maximum(facts.miss[nodes], drift), 0.0)
         if judged is not None:
